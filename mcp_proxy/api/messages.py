@@ -1,0 +1,87 @@
+"""What a REST handler gets and gives: values without a web framework, so that any server can call it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_proxy.base.errors import BAD_REQUEST, UNAUTHORIZED, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, ProxyError
+from mcp_proxy.base.json import JsonError, encode, read_strict
+from mcp_proxy.core.auth.principal import Principal, Scope
+from mcp_proxy.core.calls import require
+from mcp_proxy.telemetry.record import RequestRecord
+
+
+@dataclass(slots=True)
+class ApiRequest:
+    """One request. ``body`` is b"" where there is none; ``params`` come from the path, ``query`` from the URL."""
+
+    record: RequestRecord
+    principal: Principal | None
+    body: bytes = b""
+    content_type: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    def caller(self, scope: Scope) -> Principal:
+        """Who calls, holding ``scope``. Raises `ProxyError` (401 without a token, 403 without the scope)."""
+        if self.principal is None:
+            raise ProxyError(
+                UNAUTHORIZED, "a token is needed: send Authorization: Bearer TOKEN (mcp-proxy-api token makes one)"
+            )
+        require(self.principal, scope)
+        return self.principal
+
+    def json_object(self, *, optional: bool = False) -> dict[str, Any]:
+        """The body as one JSON object. Raises `ProxyError` (415, 400 with the reason)."""
+        if not self.body and optional:
+            return {}
+        kind = self.content_type.partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ProxyError(UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: send Content-Type: application/json")
+        try:
+            value = read_strict(self.body)
+        except JsonError as error:
+            raise ProxyError(BAD_REQUEST, f"the body is not acceptable JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise ProxyError(BAD_REQUEST, "the body must be a JSON object")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ApiReply:
+    """One answer with a JSON body."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+ApiHandler = Callable[[ApiRequest], Awaitable[ApiReply]]
+
+
+def reply(value: Any, status: int = 200) -> ApiReply:
+    """An answer from a JSON value; raw parts are spliced."""
+    return ApiReply(status, encode(value))
+
+
+def only_fields(body: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    """Refuse fields that mean nothing: a misspelt one would otherwise be ignored. Raises `ProxyError` (422)."""
+    for name in body:
+        if name not in allowed:
+            raise ProxyError(
+                UNPROCESSABLE,
+                f"unknown field {name[:64]!r}; accepted: {', '.join(allowed)}",
+                details={"field": name[:64]},
+            )
+
+
+def string_field(body: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
+    """A string of the body. Raises `ProxyError` (400) naming the field."""
+    value = body.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ProxyError(BAD_REQUEST, f"{name} must be a non-empty string", details={"field": name})
+    return value

@@ -1,0 +1,107 @@
+"""`create_app`: the one place where the house is put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from quart import Quart
+
+from mcp_proxy.api.messages import ApiHandler, ApiReply, ApiRequest
+from mcp_proxy.api.status import Status
+from mcp_proxy.api.tokens import Tokens
+from mcp_proxy.api.tools import Tools
+from mcp_proxy.api.web import Routes
+from mcp_proxy.base.clock import SystemClock
+from mcp_proxy.base.errors import ProxyError
+from mcp_proxy.base.json import encode
+from mcp_proxy.config.loader import load_servers
+from mcp_proxy.config.model import Servers
+from mcp_proxy.core.auth.principal import PRINCIPAL_KEY
+from mcp_proxy.edge.body import read_body
+from mcp_proxy.edge.mount import Mount
+from mcp_proxy.edge.respond import error_headers, send_error, send_json
+from mcp_proxy.edge.stack import build_edge
+from mcp_proxy.edge.types import App, Receive, Scope, Send
+from mcp_proxy.runtime import Runtime
+from mcp_proxy.settings import Settings, load_settings
+from mcp_proxy.telemetry.logs import Logger, configure
+from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
+
+
+class ProxyApp(Quart):
+    """The web application, with what it runs on."""
+
+    runtime: Runtime
+
+
+def create_app(settings: Settings | None = None, servers: Servers | None = None, log: Logger | None = None) -> ProxyApp:
+    """Build the service: settings from the environment and servers from the settings, unless they are given.
+
+    Raises `StartError` with one line for the operator. Connects to nothing; that begins with the server's lifespan.
+    """
+    if settings is None:
+        loaded = load_settings()
+        settings = loaded.settings
+        servers = servers if servers is not None else load_servers(settings, loaded.environ)
+    servers = servers if servers is not None else load_servers(settings, os.environ)
+    log = log or configure(settings, clock=SystemClock())
+    runtime = Runtime(settings, servers, log=log)
+    app = ProxyApp("mcp_proxy", static_folder=None, template_folder=None)
+    app.runtime = runtime
+    # The edge bounds bodies; calls have their own deadlines, and Quart's would cut streams.
+    app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=30, RESPONSE_TIMEOUT=None)
+    app.before_serving(runtime.start)
+    app.after_serving(runtime.stop)
+    tools = _add_routes(app, runtime)
+    inner = Mount(cast("App", app.asgi_app), {("POST", "/tools"): _direct(tools.call, settings.max_body)})
+    edge = build_edge(
+        inner, settings=settings, verifier=runtime.verifier, log=log, clock=runtime.clock, ids=runtime.ids
+    )
+    app.asgi_app = edge  # type: ignore[method-assign, assignment]
+    return app
+
+
+def _add_routes(app: Quart, runtime: Runtime) -> Tools:
+    routes = Routes(app, _render)
+    tools = Tools(runtime.calls, runtime.manager, log_bodies=runtime.settings.log_bodies)
+    status = Status(runtime.manager, runtime.gate)
+    tokens = Tokens(runtime.revocations, runtime.clock)
+    table: tuple[tuple[str, str, ApiHandler], ...] = (
+        ("GET", "/", status.index),
+        ("GET", "/health", status.health),
+        ("GET", "/health/live", status.live),
+        ("GET", "/health/ready", status.ready),
+        ("GET", "/servers", status.servers),
+        ("GET", "/tools", tools.list_shown),
+        ("GET", "/tools/list", tools.list),
+        ("POST", "/tools", tools.call),
+        ("POST", "/tools/<server>/<path:tool>", tools.call_named),
+        ("POST", "/api/tokens/revoke", tokens.revoke),
+    )
+    for method, rule, handler in table:
+        routes.add(method, rule, handler)
+    return tools
+
+
+def _render(error: ProxyError, request_id: str) -> ApiReply:
+    return ApiReply(error.status, encode(error.body(request_id)), tuple(error_headers(error)))
+
+
+def _direct(handler: ApiHandler, limit: int) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """A REST handler as plain ASGI, for the mount."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        record: RequestRecord = scope[SCOPE_KEY]
+        try:
+            body = await read_body(receive, limit)
+            kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+            answer = await handler(ApiRequest(record, scope[PRINCIPAL_KEY], body, kind.decode("latin-1")))
+        except ProxyError as error:
+            record.error = error.kind.type
+            await send_error(send, error, record.request_id)
+            return
+        await send_json(send, answer.status, answer.body, answer.headers)
+
+    return respond

@@ -1,0 +1,59 @@
+"""A server as people are shown it, in the canonical keys: secrets masked, variables as they stand in the file.
+
+Used by ``check`` and the API. How a living connection is doing is added by those who know it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from mcp_proxy.config.model import ServerSpec
+
+MASK = "••••"
+
+
+def describe(spec: ServerSpec) -> dict[str, Any]:
+    """Canonical keys (what is not set is left out), JSON values only.
+
+    Values of ``env`` and ``headers`` and of a URL's query are masked; where a variable was expanded, its reference is
+    shown in place of its value.
+    """
+    shown: dict[str, Any] = {"name": spec.name, "transport": spec.transport.value}
+    if spec.command is not None:
+        shown["command"] = spec.written.get("command", spec.command)
+    if spec.args:
+        shown["args"] = [spec.written.get(f"args[{i}]", arg) for i, arg in enumerate(spec.args)]
+    if spec.url is not None:
+        shown["url"] = shown_url(spec.written.get("url", spec.url))
+    shown |= {key: dict.fromkeys(value, MASK) for key, value in (("env", spec.env), ("headers", spec.headers)) if value}
+    if spec.cwd is not None:
+        shown["cwd"] = spec.written.get("cwd", spec.cwd)
+    shown["disabled"] = spec.disabled
+    for key in ("group", "timeout", "connect_timeout", "max_concurrency", "description"):
+        if (value := getattr(spec, key)) is not None:
+            shown[key] = value
+    shown["tools"] = {"allow": list(spec.tools.allow), "deny": list(spec.tools.deny)}
+    shown["retry"] = {
+        "max": spec.retry.max,
+        "idempotent": list(spec.retry.idempotent),
+        "trust_annotations": spec.retry.trust_annotations,
+    }
+    return shown
+
+
+def shown_url(url: str) -> str:
+    """A URL without its secrets: names of query parameters stay, their values, user names and fragments do not."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return MASK
+    host = parts.netloc.rpartition("@")[2]
+    query = "&".join(_masked(pair) for pair in parts.query.split("&")) if parts.query else ""
+    shown = parts._replace(netloc=host, query=query, fragment="")
+    return shown.geturl()
+
+
+def _masked(parameter: str) -> str:
+    name, equals, _ = parameter.partition("=")
+    return f"{name}={MASK}" if equals else MASK

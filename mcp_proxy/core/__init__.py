@@ -1,0 +1,1 @@
+"""The one call path and what it stands on: principals, upstreams, the catalogue. Knows no HTTP server and no door."""

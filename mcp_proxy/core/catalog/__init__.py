@@ -1,0 +1,1 @@
+"""What all upstreams offer together: tools, the names they are found by, and the check of their arguments."""

@@ -1,0 +1,149 @@
+"""One tool as its server defines it, with what a call needs: the kept validator and the mirrored headers.
+
+Immutable; a tool whose definition has not changed is the same object in the next listing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import jsonschema_rs
+
+from mcp_proxy.base.json import encode
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_MIRRORED_TYPES = frozenset({"string", "integer", "boolean"})
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
+
+
+class Tool:
+    """A tool. ``definition`` is the server's own object and is not changed."""
+
+    def __init__(self, definition: Mapping[str, Any]) -> None:
+        self.definition = definition
+        self.name: str = definition["name"]
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}>"
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for tools that are defined identically."""
+        return sha256(encode(_sorted(self.definition))).hexdigest()
+
+    @cached_property
+    def _validator(self) -> jsonschema_rs.Validator | None:
+        schema = self.definition.get("inputSchema")
+        if not isinstance(schema, dict):
+            return None
+        try:
+            # Offline: a `$ref` into the network is never followed. A schema that cannot be compiled is left to the server.
+            return jsonschema_rs.validator_for(schema, offline=True, pattern_options=_PATTERNS)
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
+            return None
+
+    @property
+    def checkable(self) -> bool:
+        """Whether arguments can be checked here: the tool has an input schema that can be used."""
+        return self._validator is not None
+
+    def argument_fault(self, arguments: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Why the arguments do not fit the input schema: (JSON pointer, reason), or None when they do.
+
+        Reasons name the rule, never the value: arguments can hold secrets.
+        """
+        validator = self._validator
+        if validator is None or validator.is_valid(arguments):
+            return None
+        error = next(validator.iter_errors(arguments))
+        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
+        return pointer, _reason(error)
+
+    @cached_property
+    def mirrored(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """Arguments that are repeated as HTTP headers: (path of property names, header). See `header_arguments`."""
+        return tuple(_annotated(self.definition.get("inputSchema"), ()))
+
+    def header_arguments(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """The ``Mcp-Param-*`` headers of a modern call (streamable-http, Custom Headers), values not yet encoded."""
+        headers: dict[str, str] = {}
+        for path, header in self.mirrored:
+            value: Any = arguments
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            if isinstance(value, bool):
+                headers[header] = "true" if value else "false"
+            elif isinstance(value, (str, int)):
+                headers[header] = str(value)
+        return headers
+
+    def is_declared_idempotent(self) -> bool:
+        """Whether the server itself says that a second execution does no harm (``annotations``)."""
+        hints = self.definition.get("annotations")
+        return isinstance(hints, dict) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
+
+
+def _reason(error: jsonschema_rs.ValidationError) -> str:
+    """The rule that fails, in the schema's own terms; the library's message would repeat the value."""
+    rule = error.kind.name
+    facts = error.kind.as_dict()
+    if rule == "required":
+        return f"the property {facts['property']!r} is required"
+    if rule == "additionalProperties":
+        return f"unknown property {', '.join(map(repr, facts['unexpected'][:5]))}"
+    if rule == "type":
+        return f"must be of type {' or '.join(facts['types'])}"
+    if rule in (
+        "enum",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "minLength",
+        "maxLength",
+        "pattern",
+    ):
+        return f"does not satisfy {rule} {encode(next(iter(facts.values()))).decode()[:200]}"
+    return f"does not satisfy {rule}"
+
+
+def _annotated(schema: object, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
+    """Properties with a valid ``x-mcp-header``, reachable through ``properties`` alone."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict) or len(path) >= 16:
+        return found
+    for key, part in properties.items():
+        if not isinstance(part, dict):
+            continue
+        header = part.get("x-mcp-header")
+        if isinstance(header, str) and _TOKEN.fullmatch(header) and part.get("type") in _MIRRORED_TYPES:
+            found.append(((*path, key), f"Mcp-Param-{header}"))
+        found += _annotated(part, (*path, key))
+    return found
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def adopt(definitions: list[dict[str, Any]], known: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    """Tools for a fresh listing; unchanged ones keep their object, and with it their validator.
+
+    A name that is listed twice counts once, the first time.
+    """
+    old = {tool.name: tool for tool in known}
+    fresh: dict[str, Tool] = {}
+    for definition in definitions:
+        name = definition["name"]
+        if name in fresh:
+            continue
+        before = old.get(name)
+        fresh[name] = before if before is not None and before.definition == definition else Tool(definition)
+    return tuple(fresh.values())

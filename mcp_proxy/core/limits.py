@@ -1,0 +1,98 @@
+"""Bounds that hold for all calls together: how many at once, how many a minute a caller may make, and the end of service.
+
+The share of one upstream is `upstream.bulkhead`; sizes are checked where bytes are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from mcp_proxy.base.clock import Clock
+from mcp_proxy.base.errors import DRAINING, OVERLOADED, RATE_LIMITED, ProxyError
+from mcp_proxy.core.auth.principal import Principal
+
+if TYPE_CHECKING:
+    from limits.aio.strategies import RateLimiter as _Strategy
+
+
+class Gate:
+    """Counts calls in flight; closed while the program stops."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.inflight = 0
+        self.not_ready = False
+        """Set when a stop has been asked for: still serving, but no place for new work."""
+        self.draining = False
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.inflight}/{self._limit}{' draining' if self.draining else ''}>"
+
+    def enter(self) -> None:
+        """One more call. Raises `ProxyError` (``draining``, ``overloaded``)."""
+        if self.draining:
+            raise ProxyError(DRAINING, "the service is stopping; try again in a moment", retry_after=5)
+        if self.inflight >= self._limit:
+            raise ProxyError(OVERLOADED, "too many calls in flight; try again in a moment", retry_after=1)
+        self.inflight += 1
+        self._empty.clear()
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self.inflight -= 1
+        if not self.inflight:
+            self._empty.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Let nothing new in, and wait for what is in flight; whether it all ended in time."""
+        self.not_ready = self.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class RateLimiter(Protocol):
+    """Calls a minute per caller. Behind an interface, so that several processes can share one."""
+
+    async def take(self, principal: Principal) -> None:
+        """Count one call. Raises `ProxyError` (``rate_limited``, with the seconds to wait)."""
+        ...
+
+
+class MemoryRateLimiter:
+    """`RateLimiter` within this process, on the `limits` library. Callers without a ``rate`` claim cost nothing."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._strategy: _Strategy | None = None
+
+    async def take(self, principal: Principal) -> None:
+        """See `RateLimiter.take`."""
+        if principal.rate is None:
+            return
+        # Loaded when the first token with a rate comes: few deployments have any.
+        from limits import RateLimitItemPerMinute
+
+        if self._strategy is None:
+            self._strategy = _strategy()
+        item = RateLimitItemPerMinute(principal.rate)
+        if not await self._strategy.hit(item, principal.subject):
+            stats = await self._strategy.get_window_stats(item, principal.subject)
+            raise ProxyError(
+                RATE_LIMITED,
+                f"this token may make {principal.rate} calls a minute",
+                retry_after=max(1.0, stats.reset_time - self._clock.time()),
+            )
+
+
+def _strategy() -> _Strategy:
+    from limits.aio.storage import MemoryStorage
+    from limits.aio.strategies import MovingWindowRateLimiter
+
+    return MovingWindowRateLimiter(MemoryStorage())

@@ -1,0 +1,94 @@
+"""Opening a link to a server as configured: which wire, which era, within the time allowed.
+
+Stateless apart from what all upstreams share (the guardian). Keeping links open is `upstream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.config.model import ServerSpec, Transport
+from mcp_proxy.core.upstream.child import child_environment
+from mcp_proxy.core.upstream.exchange import AiohttpExchange
+from mcp_proxy.core.upstream.failures import Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.guardian import Guardian
+from mcp_proxy.core.upstream.link import Link, negotiate
+from mcp_proxy.core.upstream.sse_wire import SseWire
+from mcp_proxy.core.upstream.stdio import StdioWire
+from mcp_proxy.core.upstream.streamable import StreamableHttpWire
+from mcp_proxy.core.upstream.wire import OnIncoming, Wire
+
+_STDIO_START = 60.0
+"""Seconds a command may take to answer for the first time: package runners download before they start."""
+_PROBE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """Opens links. ``connect_timeout`` is in seconds, ``max_result`` in bytes."""
+
+    connect_timeout: float
+    max_result: int
+    guardian: Guardian
+    tasks: TaskSet
+
+    async def dial(self, spec: ServerSpec, on_incoming: OnIncoming) -> tuple[Link, Transport]:
+        """Connect and negotiate; the link and the transport it turned out to be. Raises `WireError`, `RpcError`."""
+        if spec.transport is not Transport.AUTO:
+            return await self._dial(spec, spec.transport, on_incoming), spec.transport
+        try:
+            return await self._dial(spec, Transport.STREAMABLE_HTTP, on_incoming), Transport.STREAMABLE_HTTP
+        except (WireError, RpcError) as error:
+            if not _may_be_sse(error):
+                raise
+            first = error
+        try:
+            return await self._dial(spec, Transport.SSE, on_incoming), Transport.SSE
+        except (WireError, RpcError):
+            raise first from None
+
+    async def _dial(self, spec: ServerSpec, transport: Transport, on_incoming: OnIncoming) -> Link:
+        reach = spec.connect_timeout or self.connect_timeout
+        allowed = spec.connect_timeout or _STDIO_START if transport is Transport.STDIO else reach * 2
+        wire: Wire | None = None
+        try:
+            async with asyncio.timeout(allowed):
+                wire = self._wire(spec, transport, reach, on_incoming)
+                await self._open(wire, spec)
+                modern = transport is not Transport.SSE
+                terms = await negotiate(wire, probe_timeout=min(_PROBE, allowed / 2), modern_possible=modern)
+                return Link(wire, terms)
+        except BaseException as error:
+            if wire is not None:
+                await wire.close()
+            if isinstance(error, TimeoutError):
+                text = f"it did not answer within {allowed:g} s"
+                raise WireError(Failure.TIMEOUT, Phase.NOT_SENT, text) from None
+            raise
+
+    def _wire(self, spec: ServerSpec, transport: Transport, reach: float, on_incoming: OnIncoming) -> Wire:
+        if transport is Transport.STDIO:
+            return StdioWire(max_result=self.max_result, guardian=self.guardian, on_incoming=on_incoming)
+        assert spec.url is not None
+        make = SseWire if transport is Transport.SSE else StreamableHttpWire
+        return make(
+            AiohttpExchange(reach), spec.url, spec.headers,
+            max_result=self.max_result, tasks=self.tasks, on_incoming=on_incoming,
+        )  # fmt: skip
+
+    async def _open(self, wire: Wire, spec: ServerSpec) -> None:
+        if isinstance(wire, SseWire):
+            await wire.open()
+        elif isinstance(wire, StdioWire):
+            assert spec.command is not None
+            await wire.open((spec.command, *spec.args), child_environment(os.environ, spec.env), spec.cwd)
+
+
+def _may_be_sse(error: WireError | RpcError) -> bool:
+    """Whether the server looks like one that speaks only the older HTTP+SSE transport at this URL."""
+    if isinstance(error, RpcError):
+        return False
+    return error.status in (400, 404, 405, 406, 415) or error.failure is Failure.BAD_REPLY

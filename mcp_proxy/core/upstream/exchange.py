@@ -1,0 +1,153 @@
+"""One HTTP exchange with an upstream: the seam behind which the HTTP client library stands.
+
+Knows nothing of MCP. Errors of the library become `WireError` here, with what is known of how far the request got.
+Redirects are never followed: they would carry credentials to where nobody sent them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+import aiohttp
+
+from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
+
+
+class Response(Protocol):
+    """An HTTP response whose body is still to be read. It must be closed."""
+
+    @property
+    def status(self) -> int: ...
+
+    def header(self, name: str) -> str: ...
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises `WireError` (too large, lost)."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises `WireError` when it breaks off."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back if the body has been read to its end, else drop it."""
+        ...
+
+
+class Exchange(Protocol):
+    """Sends requests to one upstream over connections it keeps."""
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, attempt: Attempt
+    ) -> Response:
+        """Send one request and wait for the response's head. Raises `WireError`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class AiohttpExchange:
+    """`Exchange` on one aiohttp session: no redirects, no cookies, no proxies from the environment."""
+
+    KEEP_ALIVE = 4.0
+    """Seconds; below the 5 s after which common servers close an idle connection, so that none is reused while dying."""
+
+    def __init__(self, connect_timeout: float) -> None:
+        self._connect_timeout = connect_timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self.KEEP_ALIVE)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+                headers={"User-Agent": "mcp-proxy-api", "Accept-Encoding": "identity"},
+                read_bufsize=256 * 1024,
+                max_line_size=32 * 1024,
+                max_field_size=32 * 1024,
+            )
+        return self._session
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, attempt: Attempt
+    ) -> Response:
+        """See `Exchange.open`. After a connection error ``attempt`` says ``NOT_SENT``, after any other ``SENT``."""
+        session = self._open_session()
+        # Until the library reports a failed connection, the bytes must be taken as sent.
+        attempt.phase = Phase.SENT
+        try:
+            response = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            attempt.phase = Phase.NOT_SENT
+            raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _connect_reason(error)) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise WireError(Failure.LOST, Phase.SENT, f"connection lost ({type(error).__name__})") from None
+        return _AiohttpResponse(response, attempt)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def _connect_reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host name is not known"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        return "the TLS certificate or handshake was not accepted"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection within the connect timeout"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError):
+        return "connection refused"
+    return f"cannot connect ({type(error).__name__})"
+
+
+class _AiohttpResponse:
+    def __init__(self, response: aiohttp.ClientResponse, attempt: Attempt) -> None:
+        self._response = response
+        self._attempt = attempt
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    def header(self, name: str) -> str:
+        return self._response.headers.get(name, "")
+
+    async def read(self, limit: int) -> bytes:
+        length = self._response.content_length
+        if length is not None and length > limit:
+            raise WireError(Failure.TOO_LARGE, Phase.STREAMING, f"the answer is larger than {limit} bytes")
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > limit:
+                raise WireError(Failure.TOO_LARGE, Phase.STREAMING, f"the answer is larger than {limit} bytes")
+            parts.append(chunk)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        content = self._response.content
+        try:
+            while chunk := await content.readany():
+                self._attempt.phase = Phase.STREAMING
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            raise WireError(
+                Failure.LOST, self._attempt.phase, f"the answer broke off ({type(error).__name__})"
+            ) from None
+
+    async def close(self) -> None:
+        # After a last event the end of the body usually is there already; one turn of the loop lets it be read, so
+        # that the connection can be used again.
+        content = self._response.content
+        if not content.at_eof() and not content.is_eof():
+            with suppress(TimeoutError, aiohttp.ClientError, OSError):
+                async with asyncio.timeout(0.002):
+                    await content.readany()
+        self._response.release()

@@ -1,0 +1,283 @@
+"""The streamable HTTP wire, both eras: each request is an exchange of its own, so no request can harm another.
+
+Answers come as JSON or as an event stream; the request's id is checked in both. Legacy sessions live here; opening
+them is `link`'s business. Source: basic/transports/streamable-http (2026-07-28) and basic/transports (2025-11-25).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from mcp_proxy.base.json import JsonError, Raw
+from mcp_proxy.base.protocol import LATEST_MODERN
+from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.core.upstream import messages
+from mcp_proxy.core.upstream.exchange import Exchange, Response
+from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.messages import Reply
+from mcp_proxy.core.upstream.sse import Event, EventTooLarge, SseParser
+from mcp_proxy.core.upstream.wire import Era, OnIncoming, Outgoing, Terms, cancel_notice, reply_to, tracked
+
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_ERROR_BODY = 64 * 1024
+_CLEANUP_TIMEOUT = 5.0
+
+
+def header_value(text: str) -> str:
+    """A value as the mirrored headers carry it: plain, or base64 with a sentinel (streamable-http, Custom Headers)."""
+    if _PLAIN.fullmatch(text) and not (text.startswith("=?base64?") and text.endswith("?=")):
+        return text
+    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+
+
+class StreamableHttpWire:
+    """A `Wire` over HTTP. It has no connection of its own to lose; ``ended`` resolves only when it is closed."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        max_result: int,
+        tasks: TaskSet,
+        on_incoming: OnIncoming,
+    ) -> None:
+        self._exchange = exchange
+        self._url = url
+        self._fixed = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            **headers,
+        }
+        self._max = max_result
+        self._tasks = tasks
+        self._on_incoming = on_incoming
+        self._ids = itertools.count(1)
+        self._inflight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.terms: Terms | None = None
+        self.session_id: str | None = None
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<StreamableHttpWire {self.terms.era if self.terms else 'opening'}>"
+
+    def _headers(self, out: Outgoing) -> dict[str, str]:
+        headers = {**self._fixed, **out.headers}
+        modern = self.terms.era is Era.MODERN if self.terms else out.method == "server/discover"
+        if modern:
+            headers["MCP-Protocol-Version"] = self.terms.version if self.terms else LATEST_MODERN
+            headers["Mcp-Method"] = out.method
+            if out.method in _NAMED:
+                headers["Mcp-Name"] = header_value(str(out.params.get(_NAMED[out.method], "")))
+        elif self.terms is not None:
+            headers["MCP-Protocol-Version"] = self.terms.version
+            if self.session_id is not None:
+                headers["Mcp-Session-Id"] = self.session_id
+        return headers
+
+    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+        """See `Wire.request`."""
+        request_id = next(self._ids)
+        body = messages.request(request_id, out.method, tracked(out, request_id))
+        self._inflight += 1
+        self._idle.clear()
+        try:
+            response = await self._exchange.open("POST", self._url, self._headers(out), body, attempt)
+            try:
+                return await self._answer(response, request_id, out, attempt)
+            finally:
+                await response.close()
+        except asyncio.CancelledError:
+            # Closing the stream cancels in the modern era; a legacy server has to be told.
+            if out.cancellable and self.terms and self.terms.era is Era.LEGACY and attempt.phase is not Phase.NOT_SENT:
+                self._tasks.spawn(self._post_quietly(cancel_notice(request_id)), "cancel notice")
+            raise
+        finally:
+            self._inflight -= 1
+            if not self._inflight:
+                self._idle.set()
+
+    async def _answer(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
+        if response.status != 200:
+            raise await self._status_error(response, request_id, attempt)
+        if out.method == "initialize":
+            self.session_id = response.header("Mcp-Session-Id") or None
+        kind = response.header("Content-Type").partition(";")[0].strip().lower()
+        if kind == "text/event-stream":
+            return await self._from_stream(response, request_id, out, attempt)
+        if kind != "application/json":
+            raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "the answer is neither JSON nor an event stream")
+        return self._result(await response.read(self._max), request_id)
+
+    def _result(self, body: bytes, request_id: int) -> Raw:
+        try:
+            message = messages.read(body)
+        except JsonError as error:
+            raise WireError(Failure.BAD_REPLY, Phase.STREAMING, f"the answer is {error}") from None
+        if not isinstance(message, Reply):
+            raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "the answer is not a JSON-RPC response")
+        return _own(message, request_id)
+
+    async def _from_stream(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
+        last_id, retry = None, None
+        async for event in self._events(response):
+            last_id, retry = event.id or last_id, event.retry if event.retry is not None else retry
+            if event.data and (reply := self._take(event.data, out)) is not None:
+                return _own(reply, request_id)
+        if last_id is None or self.terms is None or self.terms.era is Era.MODERN:
+            raise WireError(Failure.LOST, attempt.phase, "the event stream ended without an answer")
+        return await self._resume(last_id, retry, request_id, out, attempt)
+
+    async def _resume(self, last_id: str, retry: int | None, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
+        """A legacy server may end a stream early and have it polled (2025-11-25, Resumability and Redelivery)."""
+        await asyncio.sleep(min(retry if retry is not None else 1000, 30_000) / 1000)
+        headers = {**self._headers(out), "Accept": "text/event-stream", "Last-Event-ID": last_id}
+        response = await self._exchange.open("GET", self._url, headers, None, attempt)
+        try:
+            if response.status != 200:
+                raise WireError(Failure.LOST, Phase.STREAMING, "the event stream could not be resumed")
+            return await self._from_stream(response, request_id, out, attempt)
+        finally:
+            await response.close()
+
+    async def _events(self, response: Response) -> AsyncIterator[Event]:
+        parser = SseParser(self._max)
+        async for chunk in response.chunks():
+            try:
+                events = parser.feed(chunk)
+            except EventTooLarge:
+                raise WireError(
+                    Failure.TOO_LARGE, Phase.STREAMING, f"the answer is larger than {self._max} bytes"
+                ) from None
+            for event in events:
+                yield event
+
+    def _take(self, data: bytes, out: Outgoing) -> Reply | None:
+        try:
+            message = messages.read(data)
+        except JsonError as error:
+            raise WireError(Failure.BAD_REPLY, Phase.STREAMING, f"an event is {error}") from None
+        if isinstance(message, Reply):
+            return message
+        if message.id is not None:
+            self._tasks.spawn(self._post_quietly(reply_to(message)), "answer to upstream")
+        elif out.on_message is not None and not message.method.endswith("list_changed"):
+            out.on_message(message)
+        else:
+            self._on_incoming(message)
+        return None
+
+    async def _status_error(self, response: Response, request_id: int, attempt: Attempt) -> Exception:
+        status = response.status
+        refused = await self._refusal(response, request_id)
+        if self.session_id is not None and _session_unknown(status, refused):
+            attempt.phase = Phase.NOT_SENT
+            return WireError(
+                Failure.SESSION_LOST, Phase.NOT_SENT, "the upstream does not know the session", status=status
+            )
+        if refused is not None:
+            return refused
+        if status in (429, 503):
+            wait = _retry_after(response.header("Retry-After"))
+            return WireError(Failure.BUSY, Phase.STREAMING, f"HTTP {status}", status=status, retry_after=wait)
+        text = f"HTTP {status}"
+        if 300 <= status < 400:
+            text += ": redirects are not followed; configure the URL it points to"
+        elif status in (401, 403):
+            text += ": the upstream does not accept the configured credentials"
+        return WireError(Failure.HTTP, Phase.STREAMING, text, status=status)
+
+    async def _refusal(self, response: Response, request_id: int) -> RpcError | None:
+        """The JSON-RPC error in the body of an HTTP error, when there is one for this request."""
+        if not response.header("Content-Type").lower().startswith("application/json"):
+            return None
+        try:
+            message = messages.read(await response.read(_ERROR_BODY))
+        except (JsonError, WireError):
+            return None
+        ours = isinstance(message, Reply) and message.id in (request_id, None)
+        return message.error if ours and isinstance(message, Reply) else None
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """See `Wire.notify`."""
+        await self._post(messages.notification(method, params))
+
+    async def _post(self, body: bytes) -> None:
+        out = Outgoing("", {})
+        response = await self._exchange.open("POST", self._url, self._headers(out), body, Attempt())
+        await response.close()
+        if response.status >= 400:
+            raise WireError(Failure.HTTP, Phase.SENT, f"HTTP {response.status}", status=response.status)
+
+    async def _post_quietly(self, body: bytes) -> None:
+        """A courtesy that nobody waits for; its failure shows in the next request."""
+        try:
+            async with asyncio.timeout(_CLEANUP_TIMEOUT):
+                await self._post(body)
+        except (WireError, TimeoutError):
+            pass
+
+    async def stream(self) -> None:
+        """Hold the legacy GET stream open and hand on what comes, until it ends. Raises `WireError` if there is none."""
+        headers = {**self._headers(Outgoing("", {})), "Accept": "text/event-stream"}
+        response = await self._exchange.open("GET", self._url, headers, None, Attempt())
+        try:
+            if response.status != 200:
+                raise WireError(Failure.HTTP, Phase.SENT, f"HTTP {response.status}", status=response.status)
+            async for event in self._events(response):
+                if event.data:
+                    self._take(event.data, Outgoing("", {}))
+        finally:
+            await response.close()
+
+    async def retire(self) -> None:
+        """Close once the requests in flight have ended: they are exchanges of their own and may still be answered."""
+        try:
+            await self._idle.wait()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End the legacy session, if there is one, and all connections."""
+        if self.session_id is not None:
+            try:
+                async with asyncio.timeout(_CLEANUP_TIMEOUT):
+                    response = await self._exchange.open(
+                        "DELETE", self._url, self._headers(Outgoing("", {})), None, Attempt()
+                    )
+                    await response.close()
+            except (WireError, TimeoutError):
+                pass
+        await self._exchange.close()
+        if not self.ended.done():
+            self.ended.set_result("closed")
+
+
+def _own(reply: Reply, request_id: int) -> Raw:
+    if reply.error is not None and reply.id is None:
+        raise reply.error
+    # An answer to another request must not reach this caller; `True == 1`, so types are compared as well.
+    if reply.id != request_id or type(reply.id) is not int:
+        raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "the answer belongs to another request")
+    if reply.error is not None:
+        raise reply.error
+    assert reply.result is not None
+    return reply.result
+
+
+def _session_unknown(status: int, refused: RpcError | None) -> bool:
+    """404 says so (2025-11-25, Session Management); some servers say 400 and name the session."""
+    return status == 404 or (status == 400 and refused is not None and "session" in refused.message.lower())
+
+
+def _retry_after(text: str) -> float | None:
+    return float(text) if text.isdigit() and len(text) < 7 else None

@@ -1,0 +1,159 @@
+"""Who may be talking to us, by Host and Origin (against DNS rebinding and foreign web pages), and sane headers.
+
+The MCP transport's security section asks for the Origin check, RFC 9112 §6.1 and §3.2 for the framing and Host ones.
+Tokens are `identity`; how large a body may be is `limits`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from mcp_proxy.base.errors import BAD_REQUEST, ORIGIN_NOT_ALLOWED, UNKNOWN_HOST, ProxyError, StartError
+from mcp_proxy.edge.respond import closing, refuse
+from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+"""Names and values together."""
+
+_CACHE_SIZE = 256
+_CACHE_KEY_BYTES = 512
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}))(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"(https?)://(.+)", re.I)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_FRAMING = frozenset({b"host", b"origin", b"content-length", b"transfer-encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Host and port of a URL or a Host header. ``host`` is lower case, IPv6 in brackets; ``port`` None if not given."""
+
+    host: str
+    port: int | None
+
+
+class Addresses:
+    """Refuses requests that name another host, come from another origin, or whose headers are not to be trusted."""
+
+    def __init__(self, app: App, host: str, allow_host: Iterable[str] = ()) -> None:
+        """``host`` is the address bound to. Raises `StartError` for an ``allow_host`` that is no host name."""
+        self._app = app
+        self._allowed = frozenset(_allowed(entry) for entry in allow_host)
+        self._any_host = not self._allowed and not is_loopback_bind(host)
+        self._known: dict[tuple[bytes | None, bytes | None], ProxyError | None] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            error = self._judge(scope["headers"])
+            if error is not None:
+                return await refuse(scope, send, error, closing(scope) if error.kind is BAD_REQUEST else ())
+        return await self._app(scope, receive, send)
+
+    def _judge(self, headers: list[Header]) -> ProxyError | None:
+        """The reason to refuse, or None."""
+        if len(headers) > MAX_HEADERS:
+            return _bad(f"more than {MAX_HEADERS} headers")
+        size = 0
+        found: dict[bytes, bytes] = {}
+        twice = None
+        for name, value in headers:
+            size += len(name) + len(value)
+            if name in _FRAMING:
+                if name in found and name != b"content-length":  # several lengths are judged by `limits`
+                    twice = name
+                found[name] = value
+        if size > MAX_HEADER_BYTES:
+            return _bad(f"more than {MAX_HEADER_BYTES} bytes of headers")
+        if twice is not None:
+            return _bad(f"several {twice.decode().title()} headers")
+        if b"transfer-encoding" in found and b"content-length" in found:
+            return _bad("both Content-Length and Transfer-Encoding")
+        return self._judge_names(found.get(b"host"), found.get(b"origin"))
+
+    def _judge_names(self, host: bytes | None, origin: bytes | None) -> ProxyError | None:
+        """The same few clients come again and again: their names are read once."""
+        key = (host, origin)
+        try:
+            return self._known[key]
+        except KeyError:
+            pass
+        error = self._decide(host, origin)
+        if len(host or b"") + len(origin or b"") <= _CACHE_KEY_BYTES:
+            if len(self._known) >= _CACHE_SIZE:
+                self._known.clear()
+            self._known[key] = error
+        return error
+
+    def _decide(self, host: bytes | None, origin: bytes | None) -> ProxyError | None:
+        own = parse_authority(host.decode("latin-1")) if host else None
+        if host and own is None:
+            return _bad("the Host header is malformed")
+        if not self._any_host and (own is None or not self._accepts(own)):
+            return ProxyError(UNKNOWN_HOST, "this service does not go by that Host name; --allow-host adds names")
+        if origin is not None and (own is None or not same_origin(origin.decode("latin-1"), own)):
+            return ProxyError(ORIGIN_NOT_ALLOWED, "requests from web pages of another origin are not accepted")
+        return None
+
+    def _accepts(self, own: Authority) -> bool:
+        return is_loopback(own.host) or own in self._allowed or Authority(own.host, None) in self._allowed
+
+
+def parse_authority(text: str) -> Authority | None:
+    """``host``, ``host:port``, ``[v6]`` or ``[v6]:port`` and nothing else; None when it is anything else."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None:
+        return None
+    host, port = match[1].lower(), None if match[2] is None else int(match[2])
+    if port is not None and not 0 < port < 65536:
+        return None
+    if host.startswith("["):
+        try:
+            host = f"[{IPv6Address(host[1:-1]).compressed}]"
+        except AddressValueError:
+            return None
+    return Authority(host, port)
+
+
+def same_origin(origin: str, own: Authority) -> bool:
+    """Whether ``origin`` (RFC 6454 §6.2) names the host and port that the request was sent to.
+
+    A port left out is the default of the origin's scheme on both sides: behind a TLS terminator the request itself
+    is plain http. ``null`` is nobody's origin.
+    """
+    match = _ORIGIN.fullmatch(origin)
+    page = parse_authority(match[2]) if match else None
+    if match is None or page is None:
+        return False
+    default = _DEFAULT_PORTS[match[1].lower()]
+    return page.host == own.host and (page.port or default) == (own.port or default)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` (as in `Authority`) is ``localhost``, an address in 127/8, or ``[::1]``."""
+    if host in ("localhost", "[::1]"):
+        return True
+    try:
+        return host.startswith("127.") and IPv4Address(host).is_loopback
+    except AddressValueError:
+        return False
+
+
+def is_loopback_bind(host: str) -> bool:
+    """Whether an address to listen on is reachable from this machine only."""
+    bound = parse_authority(f"[{host}]" if ":" in host and not host.startswith("[") else host)
+    return bound is not None and is_loopback(bound.host)
+
+
+def _allowed(entry: str) -> Authority:
+    bracketed = f"[{entry}]" if entry.count(":") > 1 and not entry.startswith("[") else entry
+    authority = parse_authority(bracketed)
+    if authority is None:
+        raise StartError(f"MCP_PROXY_ALLOW_HOST is {entry[:80]!r}; accepted: host names, with or without a port")
+    return authority
+
+
+def _bad(what: str) -> ProxyError:
+    return ProxyError(BAD_REQUEST, f"the request is not acceptable: {what}")

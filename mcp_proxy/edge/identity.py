@@ -1,0 +1,108 @@
+"""Finding the token of a request and what it says of the caller; below here no scope holds the token any more.
+
+Whether a caller may do what it asks is decided where it is asked; a caller without a token is passed on as None.
+Reading tokens is `core.auth.verifier`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+from mcp_proxy.base.errors import BAD_REQUEST, UNAUTHORIZED, ProxyError
+from mcp_proxy.core.auth.principal import LOCAL, PRINCIPAL_KEY, Principal
+from mcp_proxy.edge.respond import refuse
+from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
+from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
+
+_HEADER_ONLY = ("/mcp", "/sse", "/messages")
+"""Paths of the MCP door, whose specification forbids tokens in the query."""
+
+
+class Verifier(Protocol):
+    """What a token says. Raises `ProxyError` (unauthorized) for one that is not accepted, without repeating it."""
+
+    async def authenticate(self, token: str) -> Principal: ...
+
+
+class Identity:
+    """Puts the `Principal`, or None, under ``PRINCIPAL_KEY``; refuses tokens that are not accepted, on any path.
+
+    With ``no_auth`` everyone is ``LOCAL``, and tokens are dropped unread.
+    """
+
+    def __init__(self, app: App, verifier: Verifier, *, no_auth: bool) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._no_auth = no_auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            given = _take_header(scope)
+            asked = _take_query(scope)
+            principal = LOCAL if self._no_auth else None
+            if (given or asked) and not self._no_auth:
+                try:
+                    token = _choose(scope["path"], given, asked)
+                    principal = None if token is None else await self._verifier.authenticate(token)
+                except ProxyError as error:
+                    return await refuse(scope, send, error, token_given=True)
+            scope[PRINCIPAL_KEY] = principal
+            record: RequestRecord | None = scope.get(SCOPE_KEY)
+            if record is not None and principal is not None:
+                record.principal = principal.subject
+        return await self._app(scope, receive, send)
+
+
+def _take_header(scope: Scope) -> list[bytes]:
+    """Remove the ``Authorization`` headers from ``scope`` and return their values."""
+    headers: list[Header] = scope["headers"]
+    values = [value for name, value in headers if name == b"authorization"]
+    if values:
+        scope["headers"] = [header for header in headers if header[0] != b"authorization"]
+    return values
+
+
+def _take_query(scope: Scope) -> list[bytes]:
+    """Remove the ``token`` parameters from ``scope``'s query and return their values, still encoded."""
+    query: bytes = scope.get("query_string", b"")
+    if not query or (b"token" not in query and b"%" not in query):
+        return []
+    kept, values = [], []
+    for piece in query.split(b"&"):
+        name, _, value = piece.partition(b"=")
+        if unquote_to_bytes(name) == b"token":
+            values.append(value)
+        else:
+            kept.append(piece)
+    if values:
+        scope["query_string"] = b"&".join(kept)
+        raw_path = scope.get("raw_path")
+        if raw_path and b"?" in raw_path:  # some servers leave the query there
+            scope["raw_path"] = raw_path.partition(b"?")[0]
+    return values
+
+
+def _choose(path: str, given: list[bytes], asked: list[bytes]) -> str | None:
+    """The one token of the request; None when it counts as none at this path. Raises `ProxyError` when there are several or it is no bearer token."""
+    if given and asked:
+        raise ProxyError(BAD_REQUEST, "a token in the Authorization header and one in the query: send one")
+    if len(given) > 1 or len(asked) > 1:
+        raise ProxyError(BAD_REQUEST, "more than one token: send one")
+    if given:
+        return _bearer(given[0])
+    if path.startswith(_HEADER_ONLY):
+        return None
+    token = unquote_to_bytes(asked[0].replace(b"+", b" "))
+    if not token:
+        raise ProxyError(UNAUTHORIZED, "the token is empty; send Authorization: Bearer TOKEN")
+    return token.decode("latin-1")
+
+
+def _bearer(value: bytes) -> str:
+    """RFC 6750 §2.1: the scheme, in any case, spaces, and one token."""
+    scheme, _, token = value.strip().partition(b" ")
+    token = token.strip()
+    if scheme.lower() != b"bearer" or not token or b" " in token or b"," in token:
+        raise ProxyError(UNAUTHORIZED, "the Authorization header is not of the form: Bearer TOKEN")
+    return token.decode("latin-1")

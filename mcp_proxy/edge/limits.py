@@ -1,0 +1,77 @@
+"""The largest request body of all doors. What a body costs once it is read (depth, numbers) is `base.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from mcp_proxy.base.errors import BAD_REQUEST, PAYLOAD_TOO_LARGE, ProxyError
+from mcp_proxy.edge.respond import closing, refuse
+from mcp_proxy.edge.types import App, Message, Receive, Scope, Send
+
+
+class BodyLimit:
+    """Refuses bodies over ``limit`` bytes: by what Content-Length says, else by counting while they are read."""
+
+    def __init__(self, app: App, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        lengths: list[bytes] = []
+        chunked = False
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                lengths.append(value)
+            elif name == b"transfer-encoding":
+                chunked = True
+        if not lengths:
+            # HTTP/1 has no body without a length or an encoding; of these two methods nearly none has one.
+            bodyless = not chunked and scope["method"] in ("GET", "HEAD") and _http1(scope)
+            await (self._app if bodyless else self._counted)(scope, receive, send)
+            return
+        # The server reads no further than the length says, so that its word is enough.
+        if len(lengths) > 1 or not lengths[0].isdigit():
+            await refuse(scope, send, ProxyError(BAD_REQUEST, "Content-Length is not one number"), closing(scope))
+        elif len(lengths[0]) > 18 or int(lengths[0]) > self._limit:
+            await refuse(scope, send, _too_large(self._limit), closing(scope))
+        else:
+            await self._app(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+        started = False
+
+        async def receive_counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._limit:
+                raise _TooLarge(PAYLOAD_TOO_LARGE, _too_large(self._limit).message)
+            return message
+
+        def send_noted(message: Message) -> Awaitable[None]:
+            nonlocal started
+            started = True
+            return send(message)
+
+        try:
+            await self._app(scope, receive_counted, send_noted)
+        except _TooLarge as error:
+            if started:
+                raise
+            await refuse(scope, send, error, closing(scope))
+
+
+class _TooLarge(ProxyError):
+    """Leaves ``receive`` inside the app. A `ProxyError`, so that a door may also answer it in its own shape."""
+
+
+def _too_large(limit: int) -> ProxyError:
+    return ProxyError(PAYLOAD_TOO_LARGE, f"the request body is larger than {limit} bytes")
+
+
+def _http1(scope: Scope) -> bool:
+    return str(scope.get("http_version", "1.1")).startswith("1")

@@ -1,0 +1,30 @@
+"""The edge as one ordered list: what every request passes, at every door, before an app sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mcp_proxy.base.clock import Clock
+from mcp_proxy.base.ids import IdSource
+from mcp_proxy.edge.addresses import Addresses
+from mcp_proxy.edge.identity import Identity, Verifier
+from mcp_proxy.edge.limits import BodyLimit
+from mcp_proxy.edge.request_log import RequestLog
+from mcp_proxy.edge.security_headers import SecurityHeaders
+from mcp_proxy.edge.types import App
+from mcp_proxy.settings import Settings
+from mcp_proxy.telemetry.logs import Logger
+
+
+def build_edge(app: App, *, settings: Settings, verifier: Verifier, log: Logger, clock: Clock, ids: IdSource) -> App:
+    """``app`` inside the edge. Raises `StartError` for an ``allow_host`` that is no host name."""
+    layers: list[Callable[[App], App]] = [
+        lambda inner: RequestLog(inner, log=log, clock=clock, ids=ids, bodies=settings.log_bodies),
+        SecurityHeaders,
+        lambda inner: Addresses(inner, settings.host, settings.allow_host),
+        lambda inner: BodyLimit(inner, limit=settings.max_body),
+        lambda inner: Identity(inner, verifier, no_auth=settings.no_auth),
+    ]
+    for layer in reversed(layers):
+        app = layer(app)
+    return app

@@ -1,0 +1,150 @@
+"""Serving the application: Hypercorn in this process on uvloop, and an orderly stop.
+
+A stop first turns ``/health/ready`` to 503, then lets calls in flight finish, then closes listeners, upstreams and
+children. A second signal skips the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+
+from mcp_proxy.app import ProxyApp
+from mcp_proxy.base.errors import StartError
+from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.settings import Settings
+
+_GRACE = 3.0
+"""Seconds that idle connections and streams get once no call is in flight."""
+
+
+def run(app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Coroutine[Any, Any, None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``beside`` runs along. Raises `StartError` when the address cannot be had."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(app, settings, on_listening, beside))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # a platform without it
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(
+    app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Coroutine[Any, Any, None]
+) -> None:
+    config = _config(settings)
+    sockets = _bind(config, settings)
+    stopping = _Stop(asyncio.get_running_loop())
+    tasks = TaskSet(lambda name, error: None)
+    for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
+        sock.listen(config.backlog)
+    # Hypercorn binds by itself; it is given the file descriptors, so that an address in use is our one-line error.
+    config.bind = [f"fd://{sock.detach()}" for sock in (*sockets.secure_sockets, *sockets.insecure_sockets)]
+    config.insecure_bind = []
+
+    async def until_stopped() -> None:
+        on_listening()
+        tasks.spawn(beside, "beside the server")
+        await stopping.wait()
+        await _drain(app, settings, stopping)
+
+    server = tasks.spawn(hypercorn_serve(app, config, shutdown_trigger=until_stopped), "server")
+    closing = tasks.spawn(_limit_shutdown(server, stopping), "shutdown limit")
+    try:
+        with suppress(asyncio.CancelledError):
+            await server
+    finally:
+        closing.cancel()
+        await app.runtime.stop()
+        await tasks.close()
+
+
+async def _drain(app: ProxyApp, settings: Settings, stopping: _Stop) -> None:
+    """Not ready, then no new calls, then none in flight; cut short by a second signal."""
+    app.runtime.log.info("stopping", calls_in_flight=app.runtime.gate.inflight)
+    app.runtime.gate.not_ready = True
+    drain = TaskSet(lambda name, error: None)
+    try:
+
+        async def orderly() -> None:
+            await asyncio.sleep(settings.drain_delay)
+            await app.runtime.drain()
+
+        first = [drain.spawn(orderly(), "drain"), drain.spawn(stopping.wait_again(), "second signal")]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await drain.close()
+        stopping.drained.set()
+
+
+async def _limit_shutdown(server: asyncio.Task[None], stopping: _Stop) -> None:
+    """After the drain the server has a moment to close; idle connections must not hold it up for ever."""
+    await stopping.drained.wait()
+    await asyncio.wait([server], timeout=_GRACE + 1)
+    server.cancel()
+
+
+class _Stop:
+    """Counts the signals that ask to stop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._first = asyncio.Event()
+        self._second = asyncio.Event()
+        self.drained = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signal)
+
+    def _signal(self) -> None:
+        (self._second if self._first.is_set() else self._first).set()
+
+    async def wait(self) -> None:
+        await self._first.wait()
+
+    async def wait_again(self) -> None:
+        await self._second.wait()
+
+
+def _config(settings: Settings) -> Config:
+    config = Config()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    config.bind = [f"{host}:{settings.port}"]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.graceful_timeout = _GRACE
+    config.shutdown_timeout = 60
+    config.keep_alive_timeout = 75
+    config.backlog = 2048
+    config.h11_max_incomplete_size = 64 * 1024
+    config.h2_max_concurrent_streams = 256
+    config.websocket_max_message_size = 64 * 1024
+    if settings.certfile is not None:
+        config.certfile = str(settings.certfile)
+        config.keyfile = str(settings.keyfile) if settings.keyfile is not None else None
+    return config
+
+
+def _bind(config: Config, settings: Settings):  # type: ignore[no-untyped-def]
+    try:
+        if config.ssl_enabled:
+            config.create_ssl_context()
+        return config.create_sockets()
+    except (ssl.SSLError, FileNotFoundError, PermissionError) as error:
+        if isinstance(error, PermissionError) and not config.ssl_enabled:
+            raise StartError(f"cannot listen on {config.bind[0]}: not permitted; choose a port above 1023") from None
+        raise StartError(f"the certificate or key cannot be read ({type(error).__name__}): see --certfile") from None
+    except OSError as error:
+        if error.errno == 98:
+            raise StartError(f"{config.bind[0]} is in use; choose another port with --port or PORT") from None
+        raise StartError(f"cannot listen on {config.bind[0]}: {error.strerror or type(error).__name__}") from None

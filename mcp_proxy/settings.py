@@ -1,0 +1,290 @@
+"""Static settings: flags over environment over ``.env``, checked once at the start, frozen afterwards.
+
+Every setting says here what it is; the command line, ``.env.example`` and ``check`` are made from this table.
+Servers are not settings: see `config`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mcp_proxy.base.errors import StartError
+
+MIB = 1024 * 1024
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _switch(value: object) -> object:
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "OFF"], BeforeValidator(_upper)]
+
+
+def _setting(default: Any, env: str, help: str, *, flag: str | None = None, group: str = "Serving") -> Any:
+    """One row of the table: environment name, meaning, and the flag of ``serve`` where there is one."""
+    return Field(default, validation_alias=env, description=help, json_schema_extra={"flag": flag, "group": group})
+
+
+class Settings(BaseSettings):
+    """Everything the program can be told, apart from its servers."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", case_sensitive=True, env_ignore_empty=True, populate_by_name=True,
+        validate_default=False, hide_input_in_errors=True,
+    )  # fmt: skip
+
+    # Tokens
+    jwt_secret: SecretStr | None = _setting(
+        None,
+        "JWT_SECRET",
+        "secret that HS256/384/512 tokens are signed with; at least 32, 48 or 64 bytes",
+        group="Tokens",
+    )
+    jwt_algorithm: Algorithm = _setting(
+        "HS256", "JWT_ALGORITHM", "the one signature algorithm accepted", group="Tokens"
+    )
+    jwt_public_key: str | None = _setting(
+        None, "MCP_PROXY_JWT_PUBLIC_KEY", "PEM public key, or a path to one, for RS/PS/ES/EdDSA tokens", group="Tokens"
+    )
+    jwks: str | None = _setting(
+        None, "MCP_PROXY_JWKS", "path or https URL of a JWKS with the public keys, chosen by `kid`", group="Tokens"
+    )
+    jwt_issuer: str | None = _setting(None, "MCP_PROXY_JWT_ISSUER", "required `iss`, checked when set", group="Tokens")
+    jwt_audience: str | None = _setting(
+        None, "MCP_PROXY_JWT_AUDIENCE", "required `aud`, checked when set", group="Tokens"
+    )
+    jwt_max_ttl: Seconds | None = _setting(
+        None, "MCP_PROXY_JWT_MAX_TTL", "longest accepted life of a token in seconds (`exp` minus `iat`)", group="Tokens"
+    )
+    api_tokens: SecretStr | None = _setting(
+        None, "MCP_PROXY_API_TOKENS", "static tokens: name:secret:scope+scope,…; secrets of 32 characters or more",
+        group="Tokens",
+    )  # fmt: skip
+    no_auth: Switch = _setting(
+        False, "MCP_PROXY_NO_AUTH", "no tokens at all; loopback binds only", flag="--no-auth", group="Tokens"
+    )
+
+    # Servers
+    mcp_url: str | None = _setting(None, "MCP_URL", "one upstream server's URL", group="Servers")
+    mcp_urls: Words = _setting(
+        (), "MCP_URLS", "several upstream URLs, comma separated; replaces MCP_URL", group="Servers"
+    )
+    config: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)] = _setting(
+        (),
+        "MCP_PROXY_CONFIG",
+        "file with servers, in any client's dialect (repeatable)",
+        flag="--config",
+        group="Servers",
+    )
+    state_dir: Path = _setting(
+        Path(".mcp-proxy"),
+        "MCP_PROXY_STATE_DIR",
+        "where state is kept (revoked tokens)",
+        flag="--state-dir",
+        group="Servers",
+    )
+    naming: Literal["auto", "always", "on-conflict", "never"] = _setting(
+        "auto", "MCP_PROXY_NAMING", "when tool names carry their server: auto is bare with exactly one server",
+        flag="--naming", group="Servers",
+    )  # fmt: skip
+    separator: Literal[".", "__"] = _setting(
+        ".", "MCP_PROXY_SEPARATOR", "between server and tool in names; `__` for strict clients", flag="--separator",
+        group="Servers",
+    )  # fmt: skip
+
+    # Serving
+    host: str = _setting("127.0.0.1", "HOST", "address to listen on", flag="--host")
+    port: Annotated[int, Field(ge=0, le=65_535)] = _setting(5000, "PORT", "port to listen on", flag="--port")
+    allow_host: Words = _setting(
+        (), "MCP_PROXY_ALLOW_HOST", "accepted Host names beyond loopback (repeatable)", flag="--allow-host"
+    )
+    certfile: Path | None = _setting(None, "MCP_PROXY_CERTFILE", "PEM certificate chain: serve TLS", flag="--certfile")
+    keyfile: Path | None = _setting(None, "MCP_PROXY_KEYFILE", "PEM private key of the certificate", flag="--keyfile")
+    drain_delay: Annotated[float, Field(ge=0, le=600)] = _setting(
+        0, "MCP_PROXY_DRAIN_DELAY", "seconds to go on serving, not ready, before a stop begins", flag="--drain-delay"
+    )
+    drain_timeout: Seconds = _setting(
+        30, "MCP_PROXY_DRAIN_TIMEOUT", "seconds that calls in flight get to finish at a stop", flag="--drain-timeout"
+    )
+
+    # Limits
+    max_body: Annotated[int, Field(ge=1024)] = _setting(
+        4 * MIB, "MCP_PROXY_MAX_BODY", "largest request body in bytes", group="Limits"
+    )
+    max_result: Annotated[int, Field(ge=1024)] = _setting(
+        32 * MIB, "MCP_PROXY_MAX_RESULT", "largest result of an upstream in bytes", group="Limits"
+    )
+    call_timeout: Annotated[float, Field(gt=0, le=600)] = _setting(
+        60, "MCP_PROXY_CALL_TIMEOUT", "seconds a call may take (at most 600)", group="Limits"
+    )
+    connect_timeout: Seconds = _setting(5, "MCP_PROXY_CONNECT_TIMEOUT", "seconds to reach an upstream", group="Limits")
+    max_inflight: Annotated[int, Field(ge=1)] = _setting(
+        4096, "MCP_PROXY_MAX_INFLIGHT", "calls in flight or waiting, in all", group="Limits"
+    )
+    max_inflight_per_upstream: Annotated[int, Field(ge=1)] = _setting(
+        1024, "MCP_PROXY_MAX_INFLIGHT_PER_UPSTREAM", "calls in flight or waiting, per upstream", group="Limits"
+    )
+    health_interval: Seconds = _setting(
+        15, "MCP_PROXY_HEALTH_INTERVAL", "seconds between checks of an idle upstream", group="Limits"
+    )
+
+    # Logs
+    log_level: Level = _setting(
+        "INFO", "LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR, CRITICAL or OFF", flag="--log-level", group="Logs"
+    )
+    debug: bool = _setting(False, "DEBUG", "console log and tracebacks in the log", group="Logs")
+    log_bodies: Switch = _setting(
+        False, "MCP_PROXY_LOG_BODIES", "add redacted request and response objects to the log line", group="Logs"
+    )
+    log_dir: Path | None = _setting(
+        None, "MCP_PROXY_LOG_DIR", "also write log files here", flag="--log-dir", group="Logs"
+    )
+
+    @field_validator("debug", mode="before")
+    @classmethod
+    def _lenient(cls, value: object) -> object:
+        """An unreadable DEBUG is only warned about (see `load_settings`): many images set it to odd words."""
+        word = _switch(value)
+        return word if isinstance(word, bool) else False
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values arrive merged, by `load_settings`; nothing is read behind its back."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """One setting, for people: what ``--help``, ``.env.example`` and ``check`` print."""
+
+    field: str
+    env: str
+    flag: str | None
+    group: str
+    help: str
+    default: Any
+    secret: bool
+
+
+def setting_table() -> tuple[SettingInfo, ...]:
+    """All settings, in order."""
+    rows = []
+    for name, info in Settings.model_fields.items():
+        extra = info.json_schema_extra
+        assert isinstance(extra, dict)
+        assert isinstance(info.validation_alias, str)
+        flag, group = extra["flag"], extra["group"]
+        rows.append(
+            SettingInfo(
+                field=name,
+                env=info.validation_alias,
+                flag=flag if isinstance(flag, str) else None,
+                group=str(group),
+                help=info.description or "",
+                default=info.default,
+                secret="SecretStr" in str(info.annotation),
+            )
+        )
+    return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and what is to be said about where they came from.
+
+    ``environ`` is the environment with ``.env`` beneath it: what ``${VAR}`` in configuration files refers to.
+    """
+
+    settings: Settings
+    warnings: tuple[str, ...]
+    environ: Mapping[str, str] = field(repr=False)
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    env_file: Path | None = Path(".env"),
+) -> Loaded:
+    """Merge flags (by field name; None means not given), environment and ``.env``.
+
+    Raises `StartError` with one line a malformed value: the variable, what was given (secrets never), what is accepted.
+    """
+    process = dict(os.environ if environ is None else environ)
+    from_file = {k: v for k, v in dotenv_values(env_file).items() if v is not None} if env_file else {}
+    merged = {**from_file, **process}
+    table = setting_table()
+    values: dict[str, Any] = {row.field: merged[row.env] for row in table if merged.get(row.env, "").strip()}
+    given_flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    values |= given_flags
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise StartError(_explain(error, table, values, given_flags)) from None
+    return Loaded(settings, tuple(_warnings(settings, merged, table)), merged)
+
+
+def _explain(
+    error: ValidationError, table: Iterable[SettingInfo], values: Mapping[str, Any], flags: Mapping[str, Any]
+) -> str:
+    rows = {row.field: row for row in table} | {row.env: row for row in table}
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        row = rows[str(problem["loc"][0])]
+        name = row.flag if row.field in flags and row.flag else row.env
+        given = "" if row.secret else f" is {str(values.get(row.field))[:80]!r}"
+        wanted = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        lines.append(f"{name}{given}; accepted: {wanted} ({row.help})")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _warnings(settings: Settings, merged: Mapping[str, str], table: Iterable[SettingInfo]) -> Iterable[str]:
+    if settings.mcp_urls and settings.mcp_url:
+        yield "MCP_URL is ignored because MCP_URLS is set"
+    if (debug := merged.get("DEBUG", "")) and not isinstance(_switch(debug), bool):
+        yield "DEBUG is neither on nor off and counts as off"
+    known = {row.env for row in table}
+    for name in sorted(merged):
+        if not name.startswith("MCP_PROXY_") or name in known or _from_kubernetes(name, merged):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _from_kubernetes(name: str, merged: Mapping[str, str]) -> bool:
+    """Variables that Kubernetes injects for a service called mcp-proxy."""
+    return name.startswith(("MCP_PROXY_SERVICE_", "MCP_PROXY_PORT_")) or (
+        name == "MCP_PROXY_PORT" and "://" in merged[name]
+    )
