@@ -34,7 +34,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 BACKEND = os.path.join(HERE, "backend.py")
 SIZES = {"64k": 65536, "1m": 1 << 20}
 SMOKE_GATEWAYS = "direct,mcp-proxy-api,mcp-proxy-api-legacy,mcp-proxy-api-sse,mcp-proxy-api-stdio"
-SMOKE_PLAN = "echo:1,64;64k:4"
+SMOKE_PLAN = "echo:1,64"
 
 
 @dataclass

@@ -265,7 +265,7 @@ class McpProxyJs(Gateway):
 
 
 class McpRouter(Gateway):
-    """mcp-router 1.1.0 in API mode; the PyPI wheel has no entry point, main.py comes from its repository."""
+    """mcp-router 1.1.0 in API mode; the published wheel has no entry point, main.py comes from its repository."""
 
     name = "mcp-router"
     backend = "stdio"

@@ -51,7 +51,8 @@ def create_app(settings: Settings | None = None, servers: Servers | None = None,
     app = ProxyApp("mcp_proxy", static_folder=None, template_folder=None)
     app.runtime = runtime
     # The edge bounds bodies; calls have their own deadlines, and Quart's would cut streams.
-    app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=30, RESPONSE_TIMEOUT=None)
+    # What a handler raises unexpectedly reaches the edge, which logs and answers it as it does for every door.
+    app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=30, RESPONSE_TIMEOUT=None, PROPAGATE_EXCEPTIONS=True)
     app.before_serving(runtime.start)
     app.after_serving(runtime.stop)
     tools = _add_routes(app, runtime)
@@ -94,8 +95,9 @@ def _direct(handler: ApiHandler, limit: int) -> Callable[[Scope, Receive, Send],
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestRecord = scope[SCOPE_KEY]
+        # Outside the try: a body over the limit is answered by the edge, which then closes the connection.
+        body = await read_body(receive, limit)
         try:
-            body = await read_body(receive, limit)
             kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
             answer = await handler(ApiRequest(record, scope[PRINCIPAL_KEY], body, kind.decode("latin-1")))
         except ProxyError as error:

@@ -7,6 +7,7 @@ children. A second signal skips the waiting.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import ssl
@@ -15,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 
 from mcp_proxy.app import ProxyApp
 from mcp_proxy.base.errors import StartError
@@ -26,7 +27,9 @@ _GRACE = 3.0
 """Seconds that idle connections and streams get once no call is in flight."""
 
 
-def run(app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Coroutine[Any, Any, None]) -> None:
+def run(
+    app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     """Serve until SIGTERM or SIGINT; ``beside`` runs along. Raises `StartError` when the address cannot be had."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(app, settings, on_listening, beside))
@@ -41,21 +44,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(
-    app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Coroutine[Any, Any, None]
+    app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
     config = _config(settings)
-    sockets = _bind(config, settings)
+    config.bind_now()
     stopping = _Stop(asyncio.get_running_loop())
     tasks = TaskSet(lambda name, error: None)
-    for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
-        sock.listen(config.backlog)
-    # Hypercorn binds by itself; it is given the file descriptors, so that an address in use is our one-line error.
-    config.bind = [f"fd://{sock.detach()}" for sock in (*sockets.secure_sockets, *sockets.insecure_sockets)]
-    config.insecure_bind = []
 
     async def until_stopped() -> None:
         on_listening()
-        tasks.spawn(beside, "beside the server")
+        tasks.spawn(beside(), "beside the server")
         await stopping.wait()
         await _drain(app, settings, stopping)
 
@@ -115,8 +113,41 @@ class _Stop:
         await self._second.wait()
 
 
-def _config(settings: Settings) -> Config:
-    config = Config()
+class _BoundConfig(Config):
+    """Hypercorn's configuration with sockets of our own making: an address in use is our one-line error, and no child
+    inherits the listening socket."""
+
+    _sockets: Sockets | None = None
+
+    def bind_now(self) -> None:
+        """Bind and listen. Raises `StartError`."""
+        where = self.bind[0]
+        try:
+            if self.ssl_enabled:
+                self.create_ssl_context()
+        except (ssl.SSLError, OSError) as error:
+            text = f"the certificate or key cannot be used ({type(error).__name__}); see --certfile and --keyfile"
+            raise StartError(text) from None
+        try:
+            self._sockets = super().create_sockets()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise StartError(f"{where} is in use; choose another port with --port or PORT") from None
+            if error.errno == errno.EACCES:
+                raise StartError(f"{where} is not permitted; choose a port above 1023") from None
+            raise StartError(f"cannot listen on {where}: {error.strerror or type(error).__name__}") from None
+        for sock in (*self._sockets.secure_sockets, *self._sockets.insecure_sockets):
+            sock.set_inheritable(False)
+            sock.listen(self.backlog)
+
+    def create_sockets(self) -> Sockets:
+        """What `bind_now` made."""
+        assert self._sockets is not None
+        return self._sockets
+
+
+def _config(settings: Settings) -> _BoundConfig:
+    config = _BoundConfig()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     config.bind = [f"{host}:{settings.port}"]
     config.accesslog = None
@@ -133,18 +164,3 @@ def _config(settings: Settings) -> Config:
         config.certfile = str(settings.certfile)
         config.keyfile = str(settings.keyfile) if settings.keyfile is not None else None
     return config
-
-
-def _bind(config: Config, settings: Settings):  # type: ignore[no-untyped-def]
-    try:
-        if config.ssl_enabled:
-            config.create_ssl_context()
-        return config.create_sockets()
-    except (ssl.SSLError, FileNotFoundError, PermissionError) as error:
-        if isinstance(error, PermissionError) and not config.ssl_enabled:
-            raise StartError(f"cannot listen on {config.bind[0]}: not permitted; choose a port above 1023") from None
-        raise StartError(f"the certificate or key cannot be read ({type(error).__name__}): see --certfile") from None
-    except OSError as error:
-        if error.errno == 98:
-            raise StartError(f"{config.bind[0]} is in use; choose another port with --port or PORT") from None
-        raise StartError(f"cannot listen on {config.bind[0]}: {error.strerror or type(error).__name__}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from mcp_proxy.base.errors import StartError
 MIB = 1024 * 1024
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
+_KUBERNETES = re.compile(
+    r"MCP_PROXY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
 
 
 def _split(value: object) -> object:
@@ -243,8 +247,7 @@ def load_settings(
     Raises `StartError` with one line a malformed value: the variable, what was given (secrets never), what is accepted.
     """
     process = dict(os.environ if environ is None else environ)
-    from_file = {k: v for k, v in dotenv_values(env_file).items() if v is not None} if env_file else {}
-    merged = {**from_file, **process}
+    merged = {**_read_env_file(env_file), **process}
     table = setting_table()
     values: dict[str, Any] = {row.field: merged[row.env] for row in table if merged.get(row.env, "").strip()}
     given_flags = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
@@ -254,6 +257,17 @@ def load_settings(
     except ValidationError as error:
         raise StartError(_explain(error, table, values, given_flags)) from None
     return Loaded(settings, tuple(_warnings(settings, merged, table)), merged)
+
+
+def _read_env_file(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except UnicodeDecodeError:
+        raise StartError(f"{path} is not UTF-8") from None
+    except OSError as error:
+        raise StartError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _explain(
@@ -279,12 +293,11 @@ def _warnings(settings: Settings, merged: Mapping[str, str], table: Iterable[Set
     for name in sorted(merged):
         if not name.startswith("MCP_PROXY_") or name in known or _from_kubernetes(name, merged):
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        bare = name.removeprefix("MCP_PROXY_")
+        near = [bare] if bare in known else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _from_kubernetes(name: str, merged: Mapping[str, str]) -> bool:
-    """Variables that Kubernetes injects for a service called mcp-proxy."""
-    return name.startswith(("MCP_PROXY_SERVICE_", "MCP_PROXY_PORT_")) or (
-        name == "MCP_PROXY_PORT" and "://" in merged[name]
-    )
+    """Variables that Kubernetes injects for a service called mcp-proxy, or mcp-proxy and something."""
+    return _KUBERNETES.fullmatch(name) is not None or (name.endswith("_PORT") and "://" in merged[name])

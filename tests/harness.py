@@ -51,6 +51,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def reserved_port() -> socket.socket:
+    """A port of the loopback that nobody else is given until this socket is closed; a server can listen on it."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    return place
+
+
 def make_token(secret: str = SECRET, *, algorithm: str = "HS256", ttl: float = 600, **claims: Any) -> str:
     """A token for ``sub`` "tester" and ``ttl`` seconds; further claims as given, None leaves one out."""
     now = time.time()
@@ -91,10 +99,10 @@ class ProxyProcess:
         stop_timeout: float = 15,
     ) -> None:
         self.args, self.servers, self.env = list(args), servers, dict(env or {})
-        self.port = free_port()
+        self._stack = ExitStack()
+        self.port: int = self._stack.enter_context(reserved_port()).getsockname()[1]  # also between two starts
         self.start_timeout, self.stop_timeout = start_timeout, stop_timeout
         self._directory = directory
-        self._stack = ExitStack()
 
     @property
     def base_url(self) -> str:
@@ -121,7 +129,7 @@ class ProxyProcess:
     ) -> None:
         left = await self._leave()
         if kind is None:
-            assert not left, f"processes were left behind: {left}\n{self.stderr()[-2000:]}"
+            assert not left, "processes were left behind:\n" + "\n".join(left)
 
     async def start(self) -> None:
         """Start (again, after `terminate` or `kill`), and wait for /health/live."""
@@ -241,6 +249,7 @@ class ProxyProcess:
                 left.append(f"the proxy itself ({self.pid}) did not stop within {self.stop_timeout} s")
                 await self.kill()
             left += await _orphans(self._tree)
+            left += [self.stderr()[-2000:]] if left else []
         await self.session.close()
         self._stack.close()
         return left

@@ -35,8 +35,11 @@ class ApiRequest:
 
     def json_object(self, *, optional: bool = False) -> dict[str, Any]:
         """The body as one JSON object. Raises `ProxyError` (415, 400 with the reason)."""
-        if not self.body and optional:
-            return {}
+        if not self.body:
+            # Without a body there is nothing that could be called JSON or not.
+            if optional:
+                return {}
+            raise ProxyError(BAD_REQUEST, "the body is empty: a JSON object is needed")
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ProxyError(UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: send Content-Type: application/json")

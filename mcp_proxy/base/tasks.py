@@ -33,9 +33,8 @@ class TaskSet:
             self._on_error(task.get_name(), error)
 
     async def close(self) -> None:
-        """Cancel what is left and wait until it has ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        """Cancel what is left and wait until it has ended, and so what it started while it was ending."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)

@@ -72,7 +72,7 @@ def serve(**flags: Any) -> None:
         if plan.demo and await app.runtime.manager.upstream(DEMO.name).wait_ready(60):
             click.echo(_curl(plan.settings, scheme))
 
-    run(app, plan.settings, listening, first_connected())
+    run(app, plan.settings, listening, first_connected)
 
 
 def _plan(settings: Settings, environ: Mapping[str, str]) -> _Plan:

@@ -11,7 +11,7 @@ from mcp_proxy.telemetry.logs import Logger
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One call. ``outcome`` is ``ok``, ``tool_error`` or the error's type; arguments and results are not in it."""
+    """One call. ``outcome`` is ``ok``, ``tool_error``, ``cancelled`` or the error's type; arguments and results are not in it."""
 
     request_id: str
     principal: str

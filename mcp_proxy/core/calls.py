@@ -14,6 +14,7 @@ from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import (
     INPUT_REQUIRED,
     INSUFFICIENT_SCOPE,
+    INTERNAL_ERROR,
     INVALID_ARGUMENTS,
     OUTCOME_UNKNOWN,
     OVERLOADED,
@@ -92,13 +93,16 @@ class CallPath:
         """Execute a tool call. Raises `ProxyError`; cancelling it cancels the call at the upstream."""
         started = self.clock.monotonic()
         progress.tool = call.method
-        outcome = "cancelled"
+        outcome = INTERNAL_ERROR.type
         try:
             result = await self._admitted(call, progress)
             outcome = "tool_error" if result.is_error else "ok"
             return result
         except ProxyError as error:
             outcome = error.kind.type
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
             raise
         finally:
             self.audit.record(
@@ -216,13 +220,14 @@ def _outcome(raw: Raw, server: str) -> Outcome:
         fields = decode_fields(raw)
         is_error = "isError" in fields and decode(fields["isError"]) is True
         kind = decode(fields["resultType"]) if "resultType" in fields else "complete"
+        asked = decode(fields["inputRequests"]) if "inputRequests" in fields else {}
     except JsonError:
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that is not an object") from None
     if kind == "input_required":
         raise ProxyError(
             INPUT_REQUIRED,
             "the tool asks for input that cannot be given through this door",
-            details={"inputRequests": decode(fields["inputRequests"]) if "inputRequests" in fields else {}},
+            details={"inputRequests": asked},
         )
     if kind != "complete":
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with an unknown kind of result")

@@ -1,1 +1,1 @@
-"""The built-in demo server: a real MCP server over stdio, started when nothing else is configured. Stands alone."""
+"""The built-in demo server: a real MCP server, started over stdio when nothing else is configured. Stands alone."""

@@ -75,6 +75,7 @@ class LogFiles:
         fd = os.open(self._latest, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._fd = fd
         self._closer = weakref.finalize(self, os.close, fd)
+        os.fchmod(fd, 0o600)  # A file that was there before may be open to others.
         self._size = os.fstat(fd).st_size
         return fd
 

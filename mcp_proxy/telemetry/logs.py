@@ -86,7 +86,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
     lazy = structlog.wrap_logger(
         output,
         processors=chain,
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        wrapper_class=_without_context(structlog.make_filtering_bound_logger(settings.log_level)),
         context_class=dict,
     )
     log = cast(Logger, lazy.bind())
@@ -99,6 +99,23 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
         output.files = LogFiles(settings.log_dir, clock=clock, on_error=report)
     _route_foreign(log)
     return log
+
+
+def _without_context(logger: type[Any]) -> type[Any]:
+    """A bound logger class that runs the chain on the fields of the call alone.
+
+    Nothing is bound here, and structlog's general way copies the fields three times more (a third of a line's cost).
+    """
+
+    class Direct(logger):  # type: ignore[misc]
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
+            fields["event"] = event
+            line: Any = fields
+            for processor in self._processors:
+                line = processor(self._logger, method_name, line)
+            self._logger.write(*line)
+
+    return Direct
 
 
 class _Stamp:
@@ -116,7 +133,7 @@ class _Stamp:
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
         stamp = f"{self._text}.{int((now - second) * 1000):03d}Z"
-        return {"timestamp": stamp, "level": level, "event": event.pop("event", ""), **event}
+        return {"timestamp": stamp, "level": level, "event": "", **event}
 
 
 class _Traceback:
@@ -156,11 +173,11 @@ class _Render:
         self._console = console
         self._files = files
 
-    def __call__(self, _logger: Any, level: str, event: _Event) -> tuple[tuple[bytes, bytes], dict[str, Any]]:
+    def __call__(self, _logger: Any, level: str, event: _Event) -> tuple[bytes, bytes]:
         if self._console is None:
             line = _json_line(event)
-            return (line, line), {}
-        return (self._console(level, event), _json_line(event) if self._files else b""), {}
+            return line, line
+        return self._console(level, event), _json_line(event) if self._files else b""
 
 
 def _json_line(event: _Event) -> bytes:

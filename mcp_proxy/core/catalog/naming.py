@@ -5,11 +5,14 @@ A namespace is a group, or a server outside any group. Finding a tool by name is
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+_MISFIT = re.compile(r"[^A-Za-z0-9_-]")
 STRICT_LENGTH = 64
 """What clients accept that allow only ``[A-Za-z0-9_-]{1,64}``; applied with the strict separator."""
 
@@ -49,9 +52,14 @@ def shown_names(policy: NamingPolicy, tools: Sequence[tuple[str, str]]) -> list[
 
 
 def _fit(name: str, policy: NamingPolicy, taken: set[str]) -> str:
-    """Shorten under the strict separator, and give way to a name that is taken, the same way every time."""
-    too_long = policy.separator == "__" and len(name) > STRICT_LENGTH
-    if not too_long and name not in taken:
+    """Fit strict clients under the strict separator, and give way to a name that is taken, the same way every time."""
+    strict = policy.separator == "__"
+    fits = not strict or (len(name) <= STRICT_LENGTH and _MISFIT.search(name) is None)
+    if fits and name not in taken:
         return name
-    tail = sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: STRICT_LENGTH - 9]}_{tail}"
+    stem = (_MISFIT.sub("_", name) if strict else name)[: STRICT_LENGTH - 9]
+    for salt in itertools.count():
+        tail = sha256(f"{name}{salt or ''}".encode()).hexdigest()[:8]
+        if (fitted := f"{stem}_{tail}") not in taken:
+            return fitted
+    raise AssertionError  # the count has no end

@@ -71,6 +71,8 @@ class Breaker:
     def failed(self) -> None:
         self._row += 1
         self._recent.append(False)
+        if self.state is BreakerState.OPEN:
+            return  # it was sent before the breaker opened and tells nothing new
         if self._open_until is not None:
             self._pause = min(self._pause * 2, _LONGEST)
             self._trip()

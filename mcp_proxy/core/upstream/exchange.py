@@ -7,6 +7,7 @@ Redirects are never followed: they would carry credentials to where nobody sent 
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -14,6 +15,8 @@ from typing import Protocol
 import aiohttp
 
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
+
+_WHOLE = 512 * 1024
 
 
 class Response(Protocol):
@@ -58,6 +61,7 @@ class AiohttpExchange:
     def __init__(self, connect_timeout: float) -> None:
         self._connect_timeout = connect_timeout
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -77,11 +81,13 @@ class AiohttpExchange:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, attempt: Attempt
     ) -> Response:
         """See `Exchange.open`. After a connection error ``attempt`` says ``NOT_SENT``, after any other ``SENT``."""
+        if self._closed:
+            raise WireError(Failure.LOST, Phase.NOT_SENT, "the connection has been closed")
         session = self._open_session()
         # Until the library reports a failed connection, the bytes must be taken as sent.
         attempt.phase = Phase.SENT
         try:
-            response = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            response = await session.request(method, url, headers=headers, data=_payload(body), allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             attempt.phase = Phase.NOT_SENT
             raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _connect_reason(error)) from None
@@ -90,8 +96,14 @@ class AiohttpExchange:
         return _AiohttpResponse(response, attempt)
 
     async def close(self) -> None:
+        self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body is written in pieces, so that other calls have their turn in between."""
+    return io.BytesIO(body) if body is not None and len(body) > _WHOLE else body
 
 
 def _connect_reason(error: Exception) -> str:

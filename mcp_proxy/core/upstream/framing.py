@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 _EDGE = 160
-_HEAD_ID = re.compile(rb'^\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,')
+_HEAD_ID = re.compile(rb'^\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,\s*"(?:result|error)"\s*:')
+_HEAD_ANSWER = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"(?:result|error)"\s*:')
 _TAIL_ID = re.compile(rb'\}\s*,\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*\}\s*$')
 
 
@@ -22,9 +23,19 @@ class Overlong:
     tail: bytes
 
     def reply_id(self) -> int | None:
-        """The id of the answer this line was, where its place shows that it is the message's own."""
-        found = _HEAD_ID.match(self.head) or _TAIL_ID.search(self.tail)
+        """The id of the answer this line was, where its place shows that it is the message's own.
+
+        None for the upstream's own requests as well: their ids are not ours.
+        """
+        found = _HEAD_ID.match(self.head)
+        if found is None and _HEAD_ANSWER.match(self.head):
+            found = _TAIL_ID.search(self.tail)
         return int(found.group(1)) if found else None
+
+
+def broken_reply_id(line: bytes) -> int | None:
+    """The id of the answer that a line which is no JSON was meant to be, where its place shows that."""
+    return Overlong(line[:_EDGE], line[-_EDGE:]).reply_id()
 
 
 class LineFramer:

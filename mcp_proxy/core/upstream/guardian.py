@@ -19,9 +19,10 @@ class Guardian:
     def __init__(self) -> None:
         self._process: Process | None = None
         self._lock = asyncio.Lock()
+        self._groups: set[int] = set()
 
     async def start(self) -> None:
-        """Start the process if it is not running. Called before a child is started."""
+        """Start the process if it is not running; a new one learns of all groups. Called before a child is started."""
         async with self._lock:
             if self._process is not None and self._process.returncode is None:
                 return
@@ -29,13 +30,17 @@ class Guardian:
                 sys.executable, "-I", "-S", guardian_process.__file__,
                 stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True,
             )  # fmt: skip
+            for group in self._groups:
+                self._tell(f"+{group}\n")
 
     def watch(self, group: int) -> None:
         """From now on ``group`` ends with the proxy."""
+        self._groups.add(group)
         self._tell(f"+{group}\n")
 
     def forget(self, group: int) -> None:
         """The group has ended; its number may come back for somebody else's."""
+        self._groups.discard(group)
         self._tell(f"-{group}\n")
 
     def _tell(self, line: str) -> None:

@@ -6,6 +6,7 @@ lines, and events of any size up to a cap are accepted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -24,14 +25,13 @@ class Event:
 
 
 class SseParser:
-    """Feed it chunks; it returns the events they complete. Linear in the input, whatever the chunking."""
+    """Feed it chunks; it yields the events they complete. Linear in the input, whatever the chunking."""
 
     def __init__(self, max_event: int) -> None:
         self._max = max_event
-        self._buffer = bytearray()
-        self._scanned = 0
+        self._partial: list[bytes] = []
+        self._partial_size = 0
         self._skip_lf = False
-        self._size = 0
         self._first = True
         self._reset()
 
@@ -42,42 +42,46 @@ class SseParser:
         self._retry: int | None = None
         self._size = 0
 
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes of the stream. Raises `EventTooLarge`."""
-        self._buffer += chunk
-        events: list[Event] = []
-        while (line := self._next_line()) is not None:
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Take the next bytes of the stream. Raises `EventTooLarge`, after the events that came before."""
+        for line in self._lines(chunk):
+            self._check_size(len(line))
             if not line:
                 if (event := self._dispatch()) is not None:
-                    events.append(event)
+                    yield event
             else:
                 self._field(line)
-        if self._size + len(self._buffer) > self._max:
-            raise EventTooLarge
-        return events
+        self._check_size(self._partial_size)
 
-    def _next_line(self) -> bytes | None:
-        buffer = self._buffer
-        if self._skip_lf and buffer:
-            if buffer[0] == 0x0A:
-                del buffer[:1]
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """The lines that the chunk completes; the rest is kept for the next one."""
+        if self._skip_lf and chunk:
+            chunk = chunk.removeprefix(b"\n")
             self._skip_lf = False
-        lf = buffer.find(b"\n", self._scanned)
-        cr = buffer.find(b"\r", self._scanned, lf if lf >= 0 else len(buffer))
-        end = cr if cr >= 0 else lf
-        if end < 0:
-            self._scanned = len(buffer)
-            return None
-        line = bytes(memoryview(buffer)[:end])
-        self._skip_lf = end == cr
-        del buffer[: end + 1]
-        self._scanned = 0
-        if self._first:
-            self._first = False
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        return line
+        if not chunk:
+            return []
+        self._skip_lf = chunk.endswith(b"\r")
+        # One pass for each kind of line end: looking for the nearest of both, line by line, would not be linear.
+        lines = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest = lines.pop()
+        if lines:
+            lines[0] = b"".join((*self._partial, lines[0]))
+            self._partial, self._partial_size = [], 0
+            if self._first:
+                self._first = False
+                lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        if rest:
+            self._partial.append(rest)
+            self._partial_size += len(rest)
+        return lines
+
+    def _check_size(self, more: int) -> None:
+        if self._size + more > self._max:
+            raise EventTooLarge
 
     def _field(self, line: bytes) -> None:
+        if line.startswith(b":"):
+            return  # a comment; servers send them to keep the stream alive, and they add up to nothing
         self._size += len(line)
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")

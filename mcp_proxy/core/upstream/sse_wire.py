@@ -12,6 +12,7 @@ from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
+from mcp_proxy.core.upstream.framing import broken_reply_id
 from mcp_proxy.core.upstream.sse import Event, EventTooLarge, SseParser
 from mcp_proxy.core.upstream.wire import Correlator, OnIncoming, Outgoing, Terms, cancel_notice, tracked
 
@@ -87,8 +88,12 @@ class SseWire:
         elif event.data:
             try:
                 self._calls.deliver(event.data)
-            except JsonError:
-                self._calls.dropped += 1
+            except JsonError as error:
+                request_id = broken_reply_id(event.data)
+                if request_id is None:
+                    self._calls.dropped += 1
+                else:
+                    self._calls.fail(request_id, Failure.BAD_REPLY, f"the answer is {error}")
 
     async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
         """See `Wire.request`."""

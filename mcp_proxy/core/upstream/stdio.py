@@ -15,7 +15,7 @@ from mcp_proxy.base.json import JsonError, Raw
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.child import Child, start
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
-from mcp_proxy.core.upstream.framing import LineFramer, Overlong
+from mcp_proxy.core.upstream.framing import LineFramer, Overlong, broken_reply_id
 from mcp_proxy.core.upstream.guardian import Guardian
 from mcp_proxy.core.upstream.wire import Correlator, OnIncoming, Outgoing, Terms, cancel_notice, tracked
 
@@ -77,8 +77,16 @@ class StdioWire:
             except JsonError:
                 # Perhaps only its UTF-8 is broken: with that replaced, the caller gets an answer.
                 self._calls.deliver(line.decode(errors="replace").encode())
-        except JsonError:
+        except JsonError as error:
+            self._unreadable(line, error)
+
+    def _unreadable(self, line: bytes, error: JsonError) -> None:
+        """Noise, or an answer that cannot be read: whoever waits for that need not wait any longer."""
+        request_id = broken_reply_id(line)
+        if request_id is None:
             self.noise += 1
+        else:
+            self._calls.fail(request_id, Failure.BAD_REPLY, f"the answer is {error}")
 
     def _overlong(self, line: Overlong) -> None:
         request_id = line.reply_id()

@@ -11,6 +11,7 @@ import base64
 import itertools
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mcp_proxy.base.json import JsonError, Raw
@@ -25,8 +26,11 @@ from mcp_proxy.core.upstream.wire import Era, OnIncoming, Outgoing, Terms, cance
 
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _ERROR_BODY = 64 * 1024
 _CLEANUP_TIMEOUT = 5.0
+_SHORTEST_POLL, _LONGEST_POLL = 50, 30_000
+"""Milliseconds between looks at a stream that ended early, whatever the server wishes."""
 
 
 def header_value(text: str) -> str:
@@ -34,6 +38,14 @@ def header_value(text: str) -> str:
     if _PLAIN.fullmatch(text) and not (text.startswith("=?base64?") and text.endswith("?=")):
         return text
     return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where an event stream has got to: its last id, and the pause in milliseconds that the server asks for."""
+
+    last_id: str | None = None
+    retry: int = 1000
 
 
 class StreamableHttpWire:
@@ -75,7 +87,8 @@ class StreamableHttpWire:
         modern = self.terms.era is Era.MODERN if self.terms else out.method == "server/discover"
         if modern:
             headers["MCP-Protocol-Version"] = self.terms.version if self.terms else LATEST_MODERN
-            headers["Mcp-Method"] = out.method
+            if out.method:
+                headers["Mcp-Method"] = out.method
             if out.method in _NAMED:
                 headers["Mcp-Name"] = header_value(str(out.params.get(_NAMED[out.method], "")))
         elif self.terms is not None:
@@ -110,7 +123,7 @@ class StreamableHttpWire:
         if response.status != 200:
             raise await self._status_error(response, request_id, attempt)
         if out.method == "initialize":
-            self.session_id = response.header("Mcp-Session-Id") or None
+            self.session_id = _session_id(response.header("Mcp-Session-Id"))
         kind = response.header("Content-Type").partition(";")[0].strip().lower()
         if kind == "text/event-stream":
             return await self._from_stream(response, request_id, out, attempt)
@@ -128,24 +141,39 @@ class StreamableHttpWire:
         return _own(message, request_id)
 
     async def _from_stream(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
-        last_id, retry = None, None
-        async for event in self._events(response):
-            last_id, retry = event.id or last_id, event.retry if event.retry is not None else retry
-            if event.data and (reply := self._take(event.data, out)) is not None:
-                return _own(reply, request_id)
-        if last_id is None or self.terms is None or self.terms.era is Era.MODERN:
-            raise WireError(Failure.LOST, attempt.phase, "the event stream ended without an answer")
-        return await self._resume(last_id, retry, request_id, out, attempt)
+        """The answer from an event stream, polled for when a legacy server ends the stream early."""
+        place = _Place()
+        reply = await self._reply_in(response, place, out)
+        while reply is None:
+            if place.last_id is None or self.terms is None or self.terms.era is Era.MODERN:
+                raise WireError(Failure.LOST, attempt.phase, "the event stream ended without an answer")
+            reply = await self._resume(place, out)
+        return _own(reply, request_id)
 
-    async def _resume(self, last_id: str, retry: int | None, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
-        """A legacy server may end a stream early and have it polled (2025-11-25, Resumability and Redelivery)."""
-        await asyncio.sleep(min(retry if retry is not None else 1000, 30_000) / 1000)
-        headers = {**self._headers(out), "Accept": "text/event-stream", "Last-Event-ID": last_id}
-        response = await self._exchange.open("GET", self._url, headers, None, attempt)
+    async def _reply_in(self, response: Response, place: _Place, out: Outgoing) -> Reply | None:
+        """The first answer in the stream; ``place`` notes where the stream has got to."""
+        async for event in self._events(response):
+            place.last_id = event.id or place.last_id
+            place.retry = event.retry if event.retry is not None else place.retry
+            if event.data and (reply := self._take(event.data, out)) is not None:
+                return reply
+        return None
+
+    async def _resume(self, place: _Place, out: Outgoing) -> Reply | None:
+        """One more look at the stream (2025-11-25, Resumability and Redelivery).
+
+        The request itself has long been sent: whatever goes wrong here, it may have been executed.
+        """
+        await asyncio.sleep(min(max(place.retry, _SHORTEST_POLL), _LONGEST_POLL) / 1000)
+        headers = {**self._headers(out), "Accept": "text/event-stream", "Last-Event-ID": place.last_id or ""}
+        try:
+            response = await self._exchange.open("GET", self._url, headers, None, Attempt())
+        except WireError as error:
+            raise WireError(Failure.LOST, Phase.STREAMING, f"while resuming the stream: {error.message}") from None
         try:
             if response.status != 200:
                 raise WireError(Failure.LOST, Phase.STREAMING, "the event stream could not be resumed")
-            return await self._from_stream(response, request_id, out, attempt)
+            return await self._reply_in(response, place, out)
         finally:
             await response.close()
 
@@ -153,13 +181,12 @@ class StreamableHttpWire:
         parser = SseParser(self._max)
         async for chunk in response.chunks():
             try:
-                events = parser.feed(chunk)
+                for event in parser.feed(chunk):
+                    yield event
             except EventTooLarge:
                 raise WireError(
                     Failure.TOO_LARGE, Phase.STREAMING, f"the answer is larger than {self._max} bytes"
                 ) from None
-            for event in events:
-                yield event
 
     def _take(self, data: bytes, out: Outgoing) -> Reply | None:
         try:
@@ -209,10 +236,10 @@ class StreamableHttpWire:
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """See `Wire.notify`."""
-        await self._post(messages.notification(method, params))
+        await self._post(messages.notification(method, params), method)
 
-    async def _post(self, body: bytes) -> None:
-        out = Outgoing("", {})
+    async def _post(self, body: bytes, method: str = "") -> None:
+        out = Outgoing(method, {})
         response = await self._exchange.open("POST", self._url, self._headers(out), body, Attempt())
         await response.close()
         if response.status >= 400:
@@ -272,6 +299,13 @@ def _own(reply: Reply, request_id: int) -> Raw:
         raise reply.error
     assert reply.result is not None
     return reply.result
+
+
+def _session_id(text: str) -> str | None:
+    """A legacy session id: visible ASCII (2025-11-25, Session Management), or it could not be sent back."""
+    if text and not _VISIBLE.fullmatch(text):
+        raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "the session id it gave is not visible ASCII")
+    return text or None
 
 
 def _session_unknown(status: int, refused: RpcError | None) -> bool:

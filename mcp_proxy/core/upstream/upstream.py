@@ -203,7 +203,7 @@ class Upstream:
         except WireError as error:
             self._failed(error)
             raise
-        except asyncio.CancelledError:
+        except BaseException:
             self.breaker.abandoned()
             raise
         self._answered(started)
@@ -231,6 +231,10 @@ class Upstream:
         if error.failure is Failure.SESSION_LOST:
             self.breaker.abandoned()
             self._reopen = error.message
+        elif _is_callers_own(error):
+            # The server is well: its next caller must not pay for this one.
+            self.breaker.abandoned()
+            return
         else:
             self.breaker.failed()
             self._last_answer = 0.0
@@ -246,16 +250,24 @@ class Upstream:
     async def run(self) -> None:
         """Keep the connection until cancelled. The one task that opens and closes it."""
         while True:
-            self._last_attempt = self._clock.monotonic()
-            self._wake.clear()
-            self._reopen = None
             try:
-                link, self._transport = await self._dialer.dial(self.spec, self._incoming)
-            except (WireError, RpcError) as error:
-                self._lost(_reason(error))
-            else:
-                await self._keep(link)
+                await self._live()
+            except Exception as error:  # noqa: BLE001 - boundary: without its actor a server would never come back
+                self._log.exception("upstream_actor_failed", server=self.spec.name)
+                self._lost(f"an error of our own ({type(error).__name__})")
             await self._pause()
+
+    async def _live(self) -> None:
+        """One connection, from the attempt to open it until it is lost."""
+        self._last_attempt = self._clock.monotonic()
+        self._wake.clear()
+        self._reopen = None
+        try:
+            link, self._transport = await self._dialer.dial(self.spec, self._incoming)
+        except (WireError, RpcError) as error:
+            self._lost(_reason(error))
+        else:
+            await self._keep(link)
 
     async def _keep(self, link: Link) -> None:
         """Serve with this link until it is lost."""
@@ -268,7 +280,7 @@ class Upstream:
             reason = await self._watch(link)
         except (WireError, RpcError) as error:
             reason = _reason(error)
-        except asyncio.CancelledError:
+        except BaseException:
             await link.wire.close()
             raise
         finally:
@@ -408,6 +420,11 @@ def _mirrored(link: Link, tool: Tool, arguments: Mapping[str, Any]) -> Mapping[s
     if link.terms.era is not Era.MODERN or not tool.mirrored:
         return None
     return {name: header_value(value) for name, value in tool.header_arguments(arguments).items()}
+
+
+def _is_callers_own(error: WireError) -> bool:
+    """Whether the fault lies in what was asked: a result that is too large, or an HTTP status that blames the request."""
+    return error.failure is Failure.TOO_LARGE or (error.status is not None and 400 <= error.status < 500)
 
 
 def _reason(error: WireError | RpcError) -> str:

@@ -310,3 +310,10 @@ def test_a_log_directory_that_cannot_be_written_is_reported_once(tmp_path: Path)
     log.info("two")
     assert [line["event"] for line in lines(out)].count("log file not written") == 1
     assert [line["event"] for line in lines(out) if line["event"] in ("one", "two")] == ["one", "two"]
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    latest = tmp_path / "latest.jsonl"
+    latest.touch(mode=0o644)
+    made(io.StringIO(), log_dir=tmp_path).info("hello")
+    assert stat.S_IMODE(latest.stat().st_mode) == 0o600
