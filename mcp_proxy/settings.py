@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from mcp_proxy.base.errors import StartError
 
 MIB = 1024 * 1024
+_NOT_OURS = frozenset({"MCP_PROXY_TOKEN"})
+"""Read by ``tools`` and ``call``, not by the service: the token that they send."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 _KUBERNETES = re.compile(
@@ -289,7 +291,7 @@ def _warnings(settings: Settings, merged: Mapping[str, str], table: Iterable[Set
         yield "MCP_URL is ignored because MCP_URLS is set"
     if (debug := merged.get("DEBUG", "")) and not isinstance(_switch(debug), bool):
         yield "DEBUG is neither on nor off and counts as off"
-    known = {row.env for row in table}
+    known = {row.env for row in table} | _NOT_OURS
     for name in sorted(merged):
         if not name.startswith("MCP_PROXY_") or name in known or _from_kubernetes(name, merged):
             continue

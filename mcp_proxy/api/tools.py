@@ -56,9 +56,16 @@ class Tools:
             outcome = await self._calls.call(
                 Call(method, arguments, principal, record.request_id, record.door, server), progress
             )
+        except ProxyError as error:
+            if self._log_bodies:
+                record.response = error.body(record.request_id)
+            raise
         finally:
             record.tool, record.server = progress.tool, progress.server
-        return ApiReply(200, encode(_answer(outcome, record.request_id)))
+        answer = _answer(outcome, record.request_id)
+        if self._log_bodies:
+            record.response = answer
+        return ApiReply(200, encode(answer))
 
     async def list(self, request: ApiRequest) -> ApiReply:
         """``GET /tools/list?server=``: one row per definition, bare names."""

@@ -5,12 +5,14 @@ Used by ``check`` and the API. How a living connection is doing is added by thos
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from mcp_proxy.config.model import ServerSpec
 
 MASK = "••••"
+_SECRET_FLAG = re.compile(r"--?[\w-]*(?:key|token|secret|passw|auth|header|credential)[\w-]*$", re.IGNORECASE)
 
 
 def describe(spec: ServerSpec) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def describe(spec: ServerSpec) -> dict[str, Any]:
     if spec.command is not None:
         shown["command"] = spec.written.get("command", spec.command)
     if spec.args:
-        shown["args"] = [spec.written.get(f"args[{i}]", arg) for i, arg in enumerate(spec.args)]
+        shown["args"] = _masked_args([spec.written.get(f"args[{i}]", arg) for i, arg in enumerate(spec.args)])
     if spec.url is not None:
         shown["url"] = shown_url(spec.written.get("url", spec.url))
     shown |= {key: dict.fromkeys(value, MASK) for key, value in (("env", spec.env), ("headers", spec.headers)) if value}
@@ -39,6 +41,23 @@ def describe(spec: ServerSpec) -> dict[str, Any]:
         "idempotent": list(spec.retry.idempotent),
         "trust_annotations": spec.retry.trust_annotations,
     }
+    return shown
+
+
+def _masked_args(args: list[str]) -> list[str]:
+    """Arguments, without the values of those whose flag names a secret: ``--api-key=…``, ``--token …``."""
+    shown: list[str] = []
+    hide = False
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        secret = _SECRET_FLAG.match(flag) is not None
+        if hide and not arg.startswith("${"):
+            shown.append(MASK)
+        elif secret and equals and not value.startswith("${"):
+            shown.append(f"{flag}={MASK}")
+        else:
+            shown.append(arg)
+        hide = secret and not equals
     return shown
 
 

@@ -210,7 +210,7 @@ class McpClientManager:
     def _row(self, upstream: Upstream) -> dict[str, Any]:
         spec = upstream.spec
         shown = describe(spec)
-        where: dict[str, Any] = {key: shown[key] for key in ("url", "command", "args") if key in shown}
+        where: dict[str, Any] = {key: shown[key] for key in ("url", "command") if key in shown}
         tools = sum(1 for entry in self.catalog.entries if entry.server == spec.name)
         return {
             "name": spec.name,

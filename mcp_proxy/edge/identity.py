@@ -15,8 +15,8 @@ from mcp_proxy.edge.respond import refuse
 from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
-_HEADER_ONLY = ("/mcp", "/sse", "/messages")
-"""Paths of the MCP door, whose specification forbids tokens in the query."""
+_HEADER_ONLY = frozenset({"mcp", "sse", "messages", "v1"})
+"""First parts of the paths of the MCP and LLM doors: MCP's specification forbids tokens in the query."""
 
 
 class Verifier(Protocol):
@@ -91,7 +91,7 @@ def _choose(path: str, given: list[bytes], asked: list[bytes]) -> str | None:
         raise ProxyError(BAD_REQUEST, "more than one token: send one")
     if given:
         return _bearer(given[0])
-    if path.startswith(_HEADER_ONLY):
+    if path.lstrip("/").partition("/")[0] in _HEADER_ONLY:
         return None
     token = unquote_to_bytes(asked[0].replace(b"+", b" "))
     if not token:

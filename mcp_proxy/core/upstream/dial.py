@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mcp_proxy.base.tasks import TaskSet
@@ -35,28 +36,36 @@ class Dialer:
     guardian: Guardian
     tasks: TaskSet
 
-    async def dial(self, spec: ServerSpec, on_incoming: OnIncoming) -> tuple[Link, Transport]:
-        """Connect and negotiate; the link and the transport it turned out to be. Raises `WireError`, `RpcError`."""
+    async def dial(
+        self, spec: ServerSpec, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
+    ) -> tuple[Link, Transport]:
+        """Connect and negotiate; the link and the transport it turned out to be. Raises `WireError`, `RpcError`.
+
+        ``on_stderr`` takes the lines that a command writes to its stderr.
+        """
+        listeners = (on_incoming, on_stderr)
         if spec.transport is not Transport.AUTO:
-            return await self._dial(spec, spec.transport, on_incoming), spec.transport
+            return await self._dial(spec, spec.transport, *listeners), spec.transport
         try:
-            return await self._dial(spec, Transport.STREAMABLE_HTTP, on_incoming), Transport.STREAMABLE_HTTP
+            return await self._dial(spec, Transport.STREAMABLE_HTTP, *listeners), Transport.STREAMABLE_HTTP
         except (WireError, RpcError) as error:
             if not _may_be_sse(error):
                 raise
             first = error
         try:
-            return await self._dial(spec, Transport.SSE, on_incoming), Transport.SSE
+            return await self._dial(spec, Transport.SSE, *listeners), Transport.SSE
         except (WireError, RpcError):
             raise first from None
 
-    async def _dial(self, spec: ServerSpec, transport: Transport, on_incoming: OnIncoming) -> Link:
+    async def _dial(
+        self, spec: ServerSpec, transport: Transport, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
+    ) -> Link:
         reach = spec.connect_timeout or self.connect_timeout
         allowed = spec.connect_timeout or _STDIO_START if transport is Transport.STDIO else reach * 2
         wire: Wire | None = None
         try:
             async with asyncio.timeout(allowed):
-                wire = self._wire(spec, transport, reach, on_incoming)
+                wire = self._wire(spec, transport, reach, on_incoming, on_stderr)
                 await self._open(wire, spec)
                 modern = transport is not Transport.SSE
                 terms = await negotiate(wire, probe_timeout=min(_PROBE, allowed / 2), modern_possible=modern)
@@ -69,9 +78,18 @@ class Dialer:
                 raise WireError(Failure.TIMEOUT, Phase.NOT_SENT, text) from None
             raise
 
-    def _wire(self, spec: ServerSpec, transport: Transport, reach: float, on_incoming: OnIncoming) -> Wire:
+    def _wire(
+        self,
+        spec: ServerSpec,
+        transport: Transport,
+        reach: float,
+        on_incoming: OnIncoming,
+        on_stderr: Callable[[str], None],
+    ) -> Wire:
         if transport is Transport.STDIO:
-            return StdioWire(max_result=self.max_result, guardian=self.guardian, on_incoming=on_incoming)
+            return StdioWire(
+                max_result=self.max_result, guardian=self.guardian, on_incoming=on_incoming, on_stderr=on_stderr
+            )
         assert spec.url is not None
         make = SseWire if transport is Transport.SSE else StreamableHttpWire
         return make(

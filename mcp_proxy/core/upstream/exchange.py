@@ -17,6 +17,15 @@ import aiohttp
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 
 _WHOLE = 512 * 1024
+_BROKEN = (aiohttp.ClientError, OSError, RuntimeError)
+"""Reading an answer fails with one of these; the library's RuntimeError says that the connection was closed by us."""
+
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
 
 
 class Response(Protocol):
@@ -88,7 +97,7 @@ class AiohttpExchange:
         attempt.phase = Phase.SENT
         try:
             response = await session.request(method, url, headers=headers, data=_payload(body), allow_redirects=False)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+        except _NOT_SENT as error:
             attempt.phase = Phase.NOT_SENT
             raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _connect_reason(error)) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -149,7 +158,7 @@ class _AiohttpResponse:
             while chunk := await content.readany():
                 self._attempt.phase = Phase.STREAMING
                 yield chunk
-        except (aiohttp.ClientError, OSError) as error:
+        except _BROKEN as error:
             raise WireError(
                 Failure.LOST, self._attempt.phase, f"the answer broke off ({type(error).__name__})"
             ) from None
@@ -158,8 +167,10 @@ class _AiohttpResponse:
         # After a last event the end of the body usually is there already; one turn of the loop lets it be read, so
         # that the connection can be used again.
         content = self._response.content
-        if not content.at_eof() and not content.is_eof():
-            with suppress(TimeoutError, aiohttp.ClientError, OSError):
-                async with asyncio.timeout(0.002):
-                    await content.readany()
-        self._response.release()
+        try:
+            if not content.at_eof() and not content.is_eof():
+                with suppress(TimeoutError, *_BROKEN):
+                    async with asyncio.timeout(0.002):
+                        await content.readany()
+        finally:
+            self._response.release()

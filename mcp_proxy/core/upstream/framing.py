@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_EDGE = 160
+EDGE = 160
+"""Bytes that are kept of either end of something overlong."""
 _HEAD_ID = re.compile(rb'^\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,\s*"(?:result|error)"\s*:')
 _HEAD_ANSWER = re.compile(rb'^\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"(?:result|error)"\s*:')
 _TAIL_ID = re.compile(rb'\}\s*,\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*\}\s*$')
@@ -35,7 +36,7 @@ class Overlong:
 
 def broken_reply_id(line: bytes) -> int | None:
     """The id of the answer that a line which is no JSON was meant to be, where its place shows that."""
-    return Overlong(line[:_EDGE], line[-_EDGE:]).reply_id()
+    return Overlong(line[:EDGE], line[-EDGE:]).reply_id()
 
 
 class LineFramer:
@@ -68,10 +69,10 @@ class LineFramer:
             return
         if self._head is None:
             whole = b"".join(self._parts)
-            self._head = (whole + piece[:_EDGE])[:_EDGE]
-            self._tail = whole[-_EDGE:]
+            self._head = (whole + piece[:EDGE])[:EDGE]
+            self._tail = whole[-EDGE:]
             self._parts, self._size = [], 0
-        self._tail = (self._tail + piece[-_EDGE:])[-_EDGE:]
+        self._tail = (self._tail + piece[-EDGE:])[-EDGE:]
 
     def _finish(self) -> bytes | Overlong | None:
         if self._head is not None:

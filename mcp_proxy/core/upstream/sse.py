@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mcp_proxy.core.upstream.framing import EDGE, Overlong
+
 
 class EventTooLarge(ValueError):
     """One event is larger than the cap."""
@@ -22,13 +24,20 @@ class Event:
     event: str = "message"
     id: str | None = None
     retry: int | None = None
+    overlong: Overlong | None = None
+    """The two ends of an event over the cap, which was dropped; ``data`` is empty then."""
 
 
 class SseParser:
-    """Feed it chunks; it yields the events they complete. Linear in the input, whatever the chunking."""
+    """Feed it chunks; it yields the events they complete. Linear in the input, whatever the chunking.
 
-    def __init__(self, max_event: int) -> None:
+    An event over ``max_event`` bytes is the end (`EventTooLarge`) where the stream serves one request; where many share
+    it, ``skip_overlong`` drops that event alone, as it comes.
+    """
+
+    def __init__(self, max_event: int, *, skip_overlong: bool = False) -> None:
         self._max = max_event
+        self._skip_overlong = skip_overlong
         self._partial: list[bytes] = []
         self._partial_size = 0
         self._skip_lf = False
@@ -41,17 +50,35 @@ class SseParser:
         self._id: str | None = None
         self._retry: int | None = None
         self._size = 0
+        self._head: bytes | None = None
+        self._tail = b""
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
         """Take the next bytes of the stream. Raises `EventTooLarge`, after the events that came before."""
         for line in self._lines(chunk):
-            self._check_size(len(line))
             if not line:
                 if (event := self._dispatch()) is not None:
                     yield event
+            elif self._head is not None or self._size + len(line) > self._max:
+                self._overflow(line)
             else:
                 self._field(line)
-        self._check_size(self._partial_size)
+        if self._head is not None or self._size + self._partial_size > self._max:
+            # What is kept of the line marks it as begun.
+            whole = b"".join(self._partial)
+            self._partial = [whole[-EDGE:]] if whole else []
+            self._partial_size = len(whole[-EDGE:])
+            self._overflow(whole)
+
+    def _overflow(self, text: bytes) -> None:
+        """The event is too large: keep its ends, forget the rest."""
+        if not self._skip_overlong:
+            raise EventTooLarge
+        if self._head is None:
+            so_far = b"\n".join(self._data) or text.removeprefix(b"data:").removeprefix(b" ")
+            self._head = so_far[:EDGE]
+            self._data = []
+        self._tail = (self._tail + text)[-EDGE:]
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         """The lines that the chunk completes; the rest is kept for the next one."""
@@ -75,10 +102,6 @@ class SseParser:
             self._partial_size += len(rest)
         return lines
 
-    def _check_size(self, more: int) -> None:
-        if self._size + more > self._max:
-            raise EventTooLarge
-
     def _field(self, line: bytes) -> None:
         if line.startswith(b":"):
             return  # a comment; servers send them to keep the stream alive, and they add up to nothing
@@ -95,6 +118,10 @@ class SseParser:
             self._retry = int(value)
 
     def _dispatch(self) -> Event | None:
+        if self._head is not None:
+            event = Event(b"", self._event or "message", overlong=Overlong(self._head, self._tail))
+            self._reset()
+            return event
         if not self._data and self._id is None and self._retry is None:
             self._reset()
             return None

@@ -13,7 +13,7 @@ from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 from mcp_proxy.core.upstream.framing import broken_reply_id
-from mcp_proxy.core.upstream.sse import Event, EventTooLarge, SseParser
+from mcp_proxy.core.upstream.sse import Event, SseParser
 from mcp_proxy.core.upstream.wire import Correlator, OnIncoming, Outgoing, Terms, cancel_notice, tracked
 
 
@@ -66,14 +66,12 @@ class SseWire:
             raise WireError(Failure.BAD_REPLY, Phase.NOT_SENT, "the endpoint it names is on another origin")
 
     async def _read(self, response: Response) -> None:
-        parser = SseParser(self._max)
+        parser = SseParser(self._max, skip_overlong=True)
         reason = "the event stream ended"
         try:
             async for chunk in response.chunks():
                 for event in parser.feed(chunk):
                     self._event(event)
-        except EventTooLarge:
-            reason = f"an event is larger than {self._max} bytes"
         except WireError as error:
             reason = error.message
         finally:
@@ -85,15 +83,20 @@ class SseWire:
         if event.event == "endpoint":
             if not self._endpoint.done():
                 self._endpoint.set_result(urljoin(self._url, event.data.decode(errors="replace").strip()))
+        elif event.overlong is not None:
+            self._fail(event.overlong.reply_id(), Failure.TOO_LARGE, f"the answer is larger than {self._max} bytes")
         elif event.data:
             try:
                 self._calls.deliver(event.data)
             except JsonError as error:
-                request_id = broken_reply_id(event.data)
-                if request_id is None:
-                    self._calls.dropped += 1
-                else:
-                    self._calls.fail(request_id, Failure.BAD_REPLY, f"the answer is {error}")
+                self._fail(broken_reply_id(event.data), Failure.BAD_REPLY, f"the answer is {error}")
+
+    def _fail(self, request_id: int | None, failure: Failure, reason: str) -> None:
+        """An answer that cannot be used fails its own request and no other, where it shows whose it was."""
+        if request_id is None:
+            self._calls.dropped += 1
+        else:
+            self._calls.fail(request_id, failure, reason)
 
     async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
         """See `Wire.request`."""

@@ -7,8 +7,7 @@ answers. Source: basic/transports/stdio.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp_proxy.base.json import JsonError, Raw
@@ -18,12 +17,17 @@ from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 from mcp_proxy.core.upstream.framing import LineFramer, Overlong, broken_reply_id
 from mcp_proxy.core.upstream.guardian import Guardian
 from mcp_proxy.core.upstream.wire import Correlator, OnIncoming, Outgoing, Terms, cancel_notice, tracked
+from mcp_proxy.telemetry.redact import redact_text
+
+_LAST_WORDS = 300
 
 
 class StdioWire:
     """A `Wire` to a child process. Made by `open_stdio`."""
 
-    def __init__(self, *, max_result: int, guardian: Guardian, on_incoming: OnIncoming) -> None:
+    def __init__(
+        self, *, max_result: int, guardian: Guardian, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
+    ) -> None:
         self._max = max_result
         self._framer = LineFramer(max_result)
         self._guardian = guardian
@@ -31,7 +35,8 @@ class StdioWire:
         self._child: Child | None = None
         self.noise = 0
         """Lines on stdout that were no messages."""
-        self.stderr: deque[str] = deque(maxlen=20)
+        self._on_stderr = on_stderr
+        self._last_words = ""
         self.terms: Terms | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -46,7 +51,7 @@ class StdioWire:
             cwd=cwd,
             guardian=self._guardian,
             on_stdout=self._received,
-            on_stderr=self.stderr.append,
+            on_stderr=self._complained,
         )
         self._child.exited.add_done_callback(self._exited)
 
@@ -56,14 +61,22 @@ class StdioWire:
 
     def _exited(self, exited: asyncio.Future[str]) -> None:
         reason = exited.result()
+        if self._last_words:
+            reason = f"{reason}; it last said: {self._last_words}"
         self._calls.fail_all(f"the process is gone: {reason}")
         if not self.ended.done():
             self.ended.set_result(reason)
 
+    def _complained(self, line: str) -> None:
+        """A line on stderr: no sign of an error by itself (basic/transports/stdio), but the best there is after one."""
+        if line.strip():
+            self._last_words = redact_text(line.strip(), _LAST_WORDS)
+        self._on_stderr(line)
+
     def _received(self, data: bytes) -> None:
         for line in self._framer.feed(data):
             if isinstance(line, Overlong):
-                self._overlong(line)
+                self._fail(line.reply_id(), Failure.TOO_LARGE, f"the answer is larger than {self._max} bytes")
             else:
                 self._line(line)
 
@@ -78,22 +91,14 @@ class StdioWire:
                 # Perhaps only its UTF-8 is broken: with that replaced, the caller gets an answer.
                 self._calls.deliver(line.decode(errors="replace").encode())
         except JsonError as error:
-            self._unreadable(line, error)
+            self._fail(broken_reply_id(line), Failure.BAD_REPLY, f"the answer is {error}")
 
-    def _unreadable(self, line: bytes, error: JsonError) -> None:
-        """Noise, or an answer that cannot be read: whoever waits for that need not wait any longer."""
-        request_id = broken_reply_id(line)
+    def _fail(self, request_id: int | None, failure: Failure, reason: str) -> None:
+        """An answer that cannot be used fails its own request and no other; what is nobody's answer is noise."""
         if request_id is None:
             self.noise += 1
         else:
-            self._calls.fail(request_id, Failure.BAD_REPLY, f"the answer is {error}")
-
-    def _overlong(self, line: Overlong) -> None:
-        request_id = line.reply_id()
-        if request_id is None:
-            self.noise += 1
-        else:
-            self._calls.fail(request_id, Failure.TOO_LARGE, f"the answer is larger than {self._max} bytes")
+            self._calls.fail(request_id, failure, reason)
 
     def _send_back(self, body: bytes) -> None:
         self._write(body)

@@ -263,7 +263,7 @@ class Upstream:
         self._wake.clear()
         self._reopen = None
         try:
-            link, self._transport = await self._dialer.dial(self.spec, self._incoming)
+            link, self._transport = await self._dialer.dial(self.spec, self._incoming, self._stderr)
         except (WireError, RpcError) as error:
             self._lost(_reason(error))
         else:
@@ -272,24 +272,29 @@ class Upstream:
     async def _keep(self, link: Link) -> None:
         """Serve with this link until it is lost."""
         opened = self._clock.monotonic()
-        listeners = TaskSet(self._listener_failed)
         try:
-            await self._list(link)
-            self._open(link)
-            listeners.spawn(self._listen(link), f"listen {self.spec.name}")
-            reason = await self._watch(link)
+            reason = await self._serve(link)
         except (WireError, RpcError) as error:
             reason = _reason(error)
         except BaseException:
             await link.wire.close()
             raise
+        self._dialer.tasks.spawn(link.wire.retire(), f"retire {self.spec.name}")
+        self._backoff.lasted(self._clock.monotonic() - opened)
+        self._lost(reason)
+
+    async def _serve(self, link: Link) -> str:
+        """From the first listing to the end of the link; the reason it ended. Raises `WireError`, `RpcError`."""
+        listeners = TaskSet(self._listener_failed)
+        try:
+            await self._list(link)
+            self._open(link)
+            listeners.spawn(self._listen(link), f"listen {self.spec.name}")
+            return await self._watch(link)
         finally:
             self._link = None
             self._ready.clear()
             await listeners.close()
-        self._dialer.tasks.spawn(link.wire.retire(), f"retire {self.spec.name}")
-        self._backoff.lasted(self._clock.monotonic() - opened)
-        self._lost(reason)
 
     def _open(self, link: Link) -> None:
         self._link = link
@@ -409,6 +414,9 @@ class Upstream:
 
     def _listener_failed(self, name: str, error: BaseException) -> None:
         self._log.error("task_failed", task=name, reason=type(error).__name__)
+
+    def _stderr(self, line: str) -> None:
+        self._log.debug("upstream_stderr", server=self.spec.name, line=line)
 
     def _incoming(self, message: Incoming) -> None:
         if message.method == "notifications/tools/list_changed":

@@ -163,7 +163,7 @@ class Correlator:
             token = decode(decode_fields(message.params)["progressToken"])
         except (JsonError, KeyError):
             return None
-        return self._pending.get(token) if isinstance(token, int) else None
+        return self._pending.get(token) if type(token) is int else None
 
     def fail(self, request_id: int, failure: Failure, message: str) -> None:
         """One request will get no answer."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -15,7 +16,7 @@ streams = st.lists(pieces, max_size=30).map(b"".join) | st.binary(max_size=60)
 def lines(data: bytes, cuts: list[int] | None = None, cap: int = 200) -> list[bytes | Overlong]:
     bounds = sorted({min(cut, len(data)) for cut in cuts or []} | {0, len(data)})
     framer = LineFramer(cap)
-    return [line for start, end in zip(bounds, bounds[1:], strict=False) for line in framer.feed(data[start:end])]
+    return [line for start, end in itertools.pairwise(bounds) for line in framer.feed(data[start:end])]
 
 
 @given(streams, st.lists(st.integers(0, 2000)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def events(data: bytes, cuts: list[int] | None = None, cap: int = CAP) -> list[E
     bounds = sorted({min(cut, len(data)) for cut in cuts or []} | {0, len(data)})
     parser, found = SseParser(cap), list[Event | str]()
     try:
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in itertools.pairwise(bounds):
             found.extend(parser.feed(data[start:end]))
             found.extend(parser.feed(b""))
     except EventTooLarge:
@@ -123,3 +125,14 @@ def test_a_large_event_in_small_chunks_is_put_together_once() -> None:
         assert list(parser.feed(b"x" * 1024)) == []
     [event] = parser.feed(b"\n\n")
     assert len(event.data) == 4 * CAP
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50, 10_000])
+def test_an_overlong_event_can_be_skipped_and_shows_whose_answer_it_was(size: int) -> None:
+    long = b'{"jsonrpc":"2.0","id":7,"result":{"text":"' + b"x" * 900 + b'"}}'
+    tail = b'{"result":{"text":"' + b"x" * 900 + b'"},"jsonrpc":"2.0","id":8}'
+    data = b"data: before\n\ndata: " + long + b"\r\n\r\ndata: " + tail + b"\n\ndata: a\ndata: b\n\n"
+    parser = SseParser(500, skip_overlong=True)
+    events = [event for at in range(0, len(data), size) for event in parser.feed(data[at : at + size])]
+    assert [event.data for event in events] == [b"before", b"", b"", b"a\nb"]
+    assert [event.overlong.reply_id() for event in events if event.overlong is not None] == [7, 8]

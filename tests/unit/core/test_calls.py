@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from mcp_proxy.base.errors import (
+    DRAINING,
+    INPUT_REQUIRED,
+    INSUFFICIENT_SCOPE,
+    INVALID_ARGUMENTS,
+    OUTCOME_UNKNOWN,
+    OVERLOADED,
+    RESULT_TOO_LARGE,
+    TIMEOUT,
+    TOOL_NOT_FOUND,
+    UPSTREAM_ERROR,
+    UPSTREAM_UNAVAILABLE,
+    Kind,
+    ProxyError,
+)  # fmt: skip
+from mcp_proxy.base.json import Raw
+from mcp_proxy.config.model import RetryRules, ServerSpec
+from mcp_proxy.core.audit import AuditEvent
+from mcp_proxy.core.auth.principal import Principal, Scope
+from mcp_proxy.core.calls import Call, CallPath, Outcome, Progress
+from mcp_proxy.core.catalog.naming import decide
+from mcp_proxy.core.catalog.resolve import Target, resolve
+from mcp_proxy.core.catalog.snapshot import build
+from mcp_proxy.core.catalog.tool import Tool
+from mcp_proxy.core.limits import Gate, MemoryRateLimiter
+from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.retry import RetryBudget
+from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.wire import OnIncoming
+from tests.unit.core.fakes import FakeClock, server, tool
+
+pytestmark = pytest.mark.anyio
+
+Step = bytes | Exception
+OK = b'{"content":[]}'
+ADD = tool("add", inputSchema={"type": "object", "properties": {"a": {"type": "integer"}}})
+
+
+class FakeUpstream:
+    """Plays its steps, one a call; afterwards it answers. Keeps what it executed."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = list(steps)
+        self.executed: list[Mapping[str, Any]] = []
+        self.deadlines: list[float] = []
+        self.inflight = 0
+        self.is_available = True
+        self.returns_soon = False
+        self.hold: asyncio.Event | None = None
+
+    async def call(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        *,
+        deadline: float,
+        attempt: Attempt,
+        on_message: OnIncoming | None,
+    ) -> Raw:
+        self.executed.append(arguments)
+        self.deadlines.append(deadline)
+        if self.hold is not None:
+            await self.hold.wait()
+        step = self.steps.pop(0) if self.steps else OK
+        if isinstance(step, Exception):
+            raise step
+        return Raw(step)
+
+    async def wait_ready(self, seconds: float) -> bool:
+        return self.is_available
+
+
+class FakeManager:
+    def __init__(self, servers: list[tuple[ServerSpec, FakeUpstream]], offered: Tool) -> None:
+        self.specs = {spec.name: spec for spec, _ in servers}
+        self.upstreams = {spec.name: upstream for spec, upstream in servers}
+        self.catalog = build([(spec, [offered]) for spec, _ in servers], decide("always", ".", 2), 1)
+
+    async def resolve(self, principal: Principal, method: str, at: str | None) -> Target:
+        return resolve(self.catalog, self.specs, principal, method, at)
+
+    def upstream(self, name: str) -> FakeUpstream:
+        return self.upstreams[name]
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.events: list[AuditEvent] = []
+
+    def record(self, event: AuditEvent) -> None:
+        self.events.append(event)
+
+
+class Path:
+    """A call path over fake upstreams: group members m1, m2, … or one server alone."""
+
+    def __init__(
+        self,
+        *upstreams: FakeUpstream,
+        offered: Tool = ADD,
+        retry: RetryRules | None = None,
+        limit: int = 100,
+        **spec: Any,
+    ) -> None:
+        group = "g" if len(upstreams) > 1 else None
+        rules = retry or RetryRules()
+        self.manager = FakeManager(
+            [(server(f"m{n}", group=group, retry=rules, **spec), one) for n, one in enumerate(upstreams, 1)], offered
+        )
+        self.gate, self.notes, self.progress = Gate(limit), Notes(), Progress()
+        clock = FakeClock()
+        self.path = CallPath(
+            cast(McpClientManager, self.manager), self.gate, MemoryRateLimiter(clock), self.notes, clock,
+            random=lambda: 0.0, call_timeout=60, budget=RetryBudget(clock),
+        )  # fmt: skip
+
+    async def call(
+        self, method: str = "add", arguments: Mapping[str, Any] | None = None, principal: Principal | None = None
+    ) -> Outcome:
+        self.progress = Progress()
+        call = Call(method, arguments or {}, principal or Principal("ann"), "r1", "rest")
+        async with asyncio.timeout(10):
+            return await self.path.call(call, self.progress)
+
+    async def refused(self, *args: Any, **kwargs: Any) -> ProxyError:
+        with pytest.raises(ProxyError) as raised:
+            await self.call(*args, **kwargs)
+        assert self.gate.inflight == 0
+        assert self.notes.events[-1].outcome == raised.value.kind.type
+        return raised.value
+
+
+def wire(failure: Failure, phase: Phase, **more: Any) -> WireError:
+    return WireError(failure, phase, more.pop("message", "it broke"), **more)
+
+
+REFUSED = (Failure.UNREACHABLE, Phase.NOT_SENT)
+LOST = (Failure.LOST, Phase.SENT)
+
+
+async def test_a_result_comes_back_as_the_bytes_it_was() -> None:
+    path = Path(FakeUpstream(b'{"content":[ {"type":"text"} ],"structuredContent":{"x":1.50}}'))
+    outcome = await path.call(arguments={"a": 1})
+    assert bytes(outcome.fields["structuredContent"]) == b'{"x":1.50}'
+    assert (outcome.server, outcome.is_error) == ("m1", False)
+
+
+async def test_every_call_is_noted_once() -> None:
+    path = Path(FakeUpstream(OK, b'{"content":[],"isError":true}', RpcError(-1, "no")))
+    await path.call()
+    assert (await path.call()).is_error
+    await path.refused()
+    await path.refused("unknown")
+    assert [(one.tool, one.server, one.outcome, one.attempts) for one in path.notes.events] == [
+        ("add", "m1", "ok", 1),
+        ("add", "m1", "tool_error", 1),
+        ("add", "m1", "upstream_error", 1),
+        ("unknown", None, "tool_not_found", 0),
+    ]
+
+
+async def test_a_call_that_is_cancelled_is_noted_as_cancelled_and_leaves_the_gate() -> None:
+    upstream = FakeUpstream()
+    upstream.hold = asyncio.Event()
+    path = Path(upstream)
+    call = asyncio.get_running_loop().create_task(path.call())
+    while not upstream.executed:  # noqa: ASYNC110 - two turns of the loop
+        await asyncio.sleep(0)
+    assert path.gate.inflight == 1
+    call.cancel()
+    await asyncio.wait([call], timeout=5)
+    assert call.cancelled()
+    assert (path.gate.inflight, path.notes.events[0].outcome) == (0, "cancelled")
+
+
+async def test_an_error_of_our_own_is_not_noted_as_the_callers_leaving() -> None:
+    path = Path(FakeUpstream(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        await path.call()
+    assert (path.gate.inflight, path.notes.events[0].outcome) == (0, "internal_error")
+
+
+# Before anything is sent
+
+
+async def test_nothing_is_sent_without_the_scope() -> None:
+    upstream = FakeUpstream()
+    error = await Path(upstream).refused(principal=Principal("ann", scopes=frozenset({Scope.TOOLS_READ})))
+    assert error.kind is INSUFFICIENT_SCOPE
+    assert upstream.executed == []
+
+
+async def test_nothing_is_sent_that_does_not_fit_the_schema() -> None:
+    upstream = FakeUpstream()
+    error = await Path(upstream).refused(arguments={"a": "secret"})
+    assert (error.kind, error.status) == (INVALID_ARGUMENTS, 400)
+    assert error.details == {"path": "/a", "reason": "must be of type integer"}
+    assert "secret" not in error.message
+    assert upstream.executed == []
+
+
+async def test_nothing_is_sent_by_a_service_that_is_full_or_stops() -> None:
+    upstream = FakeUpstream()
+    assert (await Path(upstream, limit=0).refused()).kind is OVERLOADED
+    path = Path(upstream)
+    await path.gate.drain(1)
+    assert (await path.refused()).kind is DRAINING
+    assert upstream.executed == []
+
+
+async def test_a_tool_the_token_does_not_reach_is_unknown() -> None:
+    upstream = FakeUpstream()
+    assert (await Path(upstream).refused(principal=Principal("ann", tools=("sub",)))).kind is TOOL_NOT_FOUND
+    assert upstream.executed == []
+
+
+@pytest.mark.parametrize(("own", "seconds"), [(None, 60), (5, 5), (10_000, 600)])
+async def test_the_deadline_is_the_servers_or_the_programs_and_never_beyond_ten_minutes(
+    own: float | None, seconds: float
+) -> None:
+    upstream = FakeUpstream()
+    before = asyncio.get_running_loop().time()
+    await Path(upstream, timeout=own).call()
+    assert before + seconds <= upstream.deadlines[0] <= asyncio.get_running_loop().time() + seconds
+
+
+# What is sent again, and what is not
+
+
+@pytest.mark.parametrize(
+    ("failure", "phase", "kind", "status"),
+    [
+        (Failure.LOST, Phase.SENT, OUTCOME_UNKNOWN, 502),
+        (Failure.LOST, Phase.STREAMING, OUTCOME_UNKNOWN, 502),
+        (Failure.TIMEOUT, Phase.SENT, OUTCOME_UNKNOWN, 504),
+        (Failure.TIMEOUT, Phase.NOT_SENT, TIMEOUT, 504),
+        (Failure.BAD_REPLY, Phase.STREAMING, UPSTREAM_ERROR, 502),
+        (Failure.HTTP, Phase.STREAMING, UPSTREAM_ERROR, 502),
+        (Failure.TOO_LARGE, Phase.STREAMING, RESULT_TOO_LARGE, 502),
+        (Failure.BUSY, Phase.STREAMING, UPSTREAM_UNAVAILABLE, 503),
+    ],
+)
+async def test_a_call_that_may_have_been_executed_is_never_sent_twice(
+    failure: Failure, phase: Phase, kind: Kind, status: int
+) -> None:
+    one, other = FakeUpstream(wire(failure, phase)), FakeUpstream(wire(failure, phase))
+    path = Path(one, other)
+    error = await path.refused()
+    assert (error.kind, error.status) == (kind, status)
+    assert len(one.executed) + len(other.executed) == 1
+    sent = phase is not Phase.NOT_SENT
+    assert error.details == {"server": "m1", "executed": "unknown" if sent else "no", "retryable": not sent}
+
+
+@pytest.mark.parametrize("failure", [Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST, Failure.REFUSED_HERE])
+async def test_a_call_that_was_not_sent_goes_to_the_next_replica(failure: Failure) -> None:
+    one, other = FakeUpstream(wire(failure, Phase.NOT_SENT)), FakeUpstream()
+    path = Path(one, other)
+    assert (await path.call()).server == "m2"
+    assert (path.progress.attempts, path.progress.server) == (2, "m2")
+    assert (len(one.executed), len(other.executed)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "annotations"),
+    [(RetryRules(idempotent=("a*",)), {}), (RetryRules(trust_annotations=True), {"readOnlyHint": True})],
+)
+async def test_an_idempotent_call_that_was_lost_goes_to_the_next_replica(
+    rules: RetryRules, annotations: dict[str, bool]
+) -> None:
+    path = Path(FakeUpstream(wire(*LOST)), FakeUpstream(), offered=tool("add", annotations=annotations), retry=rules)
+    assert (await path.call()).server == "m2"
+
+
+async def test_annotations_that_are_not_trusted_change_nothing() -> None:
+    one, other = FakeUpstream(wire(*LOST)), FakeUpstream()
+    assert (
+        await Path(one, other, offered=tool("add", annotations={"readOnlyHint": True})).refused()
+    ).kind is OUTCOME_UNKNOWN
+    assert other.executed == []
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+async def test_there_are_no_more_further_attempts_than_configured(most: int) -> None:
+    upstreams = [FakeUpstream(*[wire(*REFUSED)] * 5) for _ in range(4)]
+    path = Path(*upstreams, retry=RetryRules(max=most))
+    assert (await path.refused()).kind is UPSTREAM_UNAVAILABLE
+    assert path.progress.attempts == most + 1
+
+
+async def test_an_answer_of_the_upstream_is_never_asked_for_again() -> None:
+    one, other = FakeUpstream(RpcError(-32000, "no")), FakeUpstream()
+    assert (await Path(one, other, retry=RetryRules(idempotent=("*",))).refused()).kind is UPSTREAM_ERROR
+    assert other.executed == []
+
+
+async def test_a_named_server_outside_a_group_gets_its_call_again_when_it_is_back() -> None:
+    upstream = FakeUpstream(wire(*REFUSED))
+    assert (await Path(upstream).call()).server == "m1"
+    assert len(upstream.executed) == 2
+
+
+async def test_a_server_that_refuses_for_lack_of_room_is_not_asked_again() -> None:
+    upstream = FakeUpstream(wire(Failure.REFUSED_HERE, Phase.NOT_SENT, message="too many calls in flight or waiting"))
+    error = await Path(upstream).refused()
+    assert (error.kind, len(upstream.executed)) == (OVERLOADED, 1)
+
+
+async def test_a_server_that_stays_away_is_not_waited_for() -> None:
+    upstream = FakeUpstream(wire(*REFUSED, retry_after=7))
+    upstream.is_available = False
+    error = await Path(upstream).refused()
+    assert (error.kind, error.retry_after) == (UPSTREAM_UNAVAILABLE, 7)
+    assert len(upstream.executed) == 1
+
+
+async def test_when_the_budget_is_used_up_failures_are_passed_on_at_once() -> None:
+    path = Path(FakeUpstream(*[wire(*REFUSED)] * 50), FakeUpstream(*[wire(*REFUSED)] * 50))
+    attempts = []
+    for _ in range(6):
+        await path.refused()
+        attempts.append(path.progress.attempts)
+    assert attempts == [2, 2, 2, 1, 1, 1]
+
+
+async def test_the_least_busy_replica_is_asked_first() -> None:
+    one, other = FakeUpstream(), FakeUpstream()
+    one.inflight = 3
+    assert (await Path(one, other).call()).server == "m2"
+    assert (await Path(one, other).call("m1.add")).server == "m1"
+
+
+# What the upstream answers
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (RpcError(-32602, "bad"), UPSTREAM_ERROR, 400),
+        (RpcError(-32603, "bad"), UPSTREAM_ERROR, 502),
+        (RpcError(-32021, "needs sampling"), INPUT_REQUIRED, 422),
+    ],
+)
+async def test_a_json_rpc_error_keeps_its_code(error: RpcError, kind: Kind, status: int) -> None:
+    found = await Path(FakeUpstream(error)).refused()
+    assert (found.kind, found.status) == (kind, status)
+    assert found.details == {"server": "m1", "rpc_code": error.code}
+    assert error.message in found.message
+
+
+async def test_what_is_repeated_of_an_upstreams_message_is_bounded() -> None:
+    assert len((await Path(FakeUpstream(RpcError(1, "x" * 100_000))).refused()).message) < 2100
+
+
+@pytest.mark.parametrize("raw", [b"null", b"[]", b'"text"', b"1", b'{"resultType":"new_kind"}', b'{"resultType":7}'])
+async def test_a_result_of_no_known_form_is_the_upstreams_fault(raw: bytes) -> None:
+    error = await Path(FakeUpstream(raw)).refused()
+    assert (error.kind, error.status) == (UPSTREAM_ERROR, 502)
+
+
+async def test_what_a_tool_asks_for_is_passed_on() -> None:
+    asked = {"name": {"method": "elicitation/create"}}
+    raw = json.dumps({"resultType": "input_required", "inputRequests": asked}).encode()
+    error = await Path(FakeUpstream(raw)).refused()
+    assert (error.kind, error.status, error.details) == (INPUT_REQUIRED, 422, {"inputRequests": asked})
+
+
+async def test_a_question_that_cannot_be_read_is_the_upstreams_fault() -> None:
+    raw = b'{"resultType":"input_required","inputRequests":"\\ud800"}'
+    assert (await Path(FakeUpstream(raw)).refused()).kind is UPSTREAM_ERROR
+
+
+@pytest.mark.parametrize(("flag", "is_error"), [("true", True), ("false", False), ("1", False), ("null", False)])
+async def test_only_a_plain_true_makes_a_result_an_error(flag: str, is_error: bool) -> None:
+    assert (await Path(FakeUpstream(f'{{"content":[],"isError":{flag}}}'.encode())).call()).is_error is is_error
