@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -56,6 +57,8 @@ class Runtime:
             budget=RetryBudget(self.clock),
         )
         self._tasks = TaskSet(self._task_failed)
+        self._ending = TaskSet(self._task_failed)
+        self._end: asyncio.Task[None] | None = None
         self._running = False
 
     async def start(self) -> None:
@@ -73,11 +76,17 @@ class Runtime:
             self.log.warning("drain_timeout", calls_in_flight=self.gate.inflight)
 
     async def stop(self) -> None:
-        """End everything; nothing is left running. May be called twice."""
+        """End everything; nothing is left running. May be called twice: the second call waits for the same end."""
         if self._running:
             self._running = False
-            await self._tasks.close()
-            await self.manager.close()
+            self._end = self._ending.spawn(self._close(), "stop")
+        if self._end is not None:
+            # Whoever loses patience with the wait must not leave children half stopped.
+            await asyncio.shield(self._end)
+
+    async def _close(self) -> None:
+        await self._tasks.close()
+        await self.manager.close()
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         self.log.error("task_failed", task=name, reason=f"{type(error).__name__}: {error}")

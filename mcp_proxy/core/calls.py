@@ -180,10 +180,8 @@ class CallPath:
         self, upstreams: list[tuple[Entry, Upstream]], tried: list[str], error: WireError, deadline: float
     ) -> bool:
         """Whether there is somewhere to send it again; waits for that a moment."""
-        if not self.budget.take():
-            return False
         if any(entry.server not in tried and upstream.is_available for entry, upstream in upstreams):
-            return True
+            return self.budget.take()
         # Nobody else has it: the same server again, if it is back soon enough.
         last = self.manager.upstream(tried[-1])
         tried.clear()
@@ -191,7 +189,7 @@ class CallPath:
             return False
         loop = asyncio.get_running_loop()
         pause = (error.retry_after or 1.0) if error.failure is Failure.BUSY else 0.01 + 0.04 * self.random()
-        if loop.time() + pause >= deadline:
+        if loop.time() + pause >= deadline or not self.budget.take():
             return False
         await asyncio.sleep(pause)
         wait = _REOPEN_WAIT if error.failure is Failure.SESSION_LOST else _RECONNECT_WAIT

@@ -36,12 +36,15 @@ async def test_upstreams_that_refuse_or_do_not_exist_stop_nothing():
 
 
 async def test_a_slow_upstream_delays_no_other():
-    async with faulty_http("hang-on-connect") as mute, faulty_http() as good:
-        async with serving({"mute": {"url": mute.url}, "good": {"url": good.url}}, settle=False) as inside:
-            await inside.in_state(good="connected")
-            assert (await inside.states())["mute"] == "connecting"
-            assert (await inside.call("good.count")).status == 200
-            assert (await inside.states())["mute"] == "connecting", "the call has not waited for it"
+    async with (
+        faulty_http("hang-on-connect") as mute,
+        faulty_http() as good,
+        serving({"mute": {"url": mute.url}, "good": {"url": good.url}}, settle=False) as inside,
+    ):
+        await inside.in_state(good="connected")
+        assert (await inside.states())["mute"] == "connecting"
+        assert (await inside.call("good.count")).status == 200
+        assert (await inside.states())["mute"] == "connecting", "the call has not waited for it"
 
 
 async def test_the_process_serves_before_its_upstreams_have_answered():
