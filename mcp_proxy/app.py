@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 from quart import Quart
 
-from mcp_proxy.api.messages import ApiHandler, ApiReply, ApiRequest
+from mcp_proxy.api.messages import BODY_TIMEOUT, REQUEST_LATE, ApiHandler, ApiReply, ApiRequest
 from mcp_proxy.api.status import Status
 from mcp_proxy.api.tokens import Tokens
 from mcp_proxy.api.tools import Tools
 from mcp_proxy.api.web import Routes
 from mcp_proxy.base.clock import SystemClock
-from mcp_proxy.base.errors import ProxyError
+from mcp_proxy.base.errors import REQUEST_TIMEOUT, ProxyError
 from mcp_proxy.base.json import encode
 from mcp_proxy.config.loader import load_servers
 from mcp_proxy.config.model import Servers
 from mcp_proxy.core.auth.principal import PRINCIPAL_KEY
+from mcp_proxy.edge.addresses import refuse_open_doors
 from mcp_proxy.edge.body import read_body
 from mcp_proxy.edge.mount import Mount
+from mcp_proxy.edge.presence import while_connected
 from mcp_proxy.edge.respond import error_headers, send_error, send_json
 from mcp_proxy.edge.stack import build_edge
 from mcp_proxy.edge.types import App, Receive, Scope, Send
@@ -46,13 +49,16 @@ def create_app(settings: Settings | None = None, servers: Servers | None = None,
         settings = loaded.settings
         servers = servers if servers is not None else load_servers(settings, loaded.environ)
     servers = servers if servers is not None else load_servers(settings, os.environ)
+    refuse_open_doors(settings.host, no_auth=settings.no_auth)
     log = log or configure(settings, clock=SystemClock())
     runtime = Runtime(settings, servers, log=log)
     app = ProxyApp("mcp_proxy", static_folder=None, template_folder=None)
     app.runtime = runtime
     # The edge bounds bodies; calls have their own deadlines, and Quart's would cut streams.
     # What a handler raises unexpectedly reaches the edge, which logs and answers it as it does for every door.
-    app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=30, RESPONSE_TIMEOUT=None, PROPAGATE_EXCEPTIONS=True)
+    app.config.update(
+        MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=BODY_TIMEOUT, RESPONSE_TIMEOUT=None, PROPAGATE_EXCEPTIONS=True
+    )
     app.before_serving(runtime.start)
     app.after_serving(runtime.stop)
     tools = _add_routes(app, runtime)
@@ -96,10 +102,11 @@ def _direct(handler: ApiHandler, limit: int) -> Callable[[Scope, Receive, Send],
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestRecord = scope[SCOPE_KEY]
         # Outside the try: a body over the limit is answered by the edge, which then closes the connection.
-        body = await read_body(receive, limit)
+        body = await _body_in_time(receive, limit)
         try:
             kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-            answer = await handler(ApiRequest(record, scope[PRINCIPAL_KEY], body, kind.decode("latin-1")))
+            request = ApiRequest(record, scope[PRINCIPAL_KEY], body, kind.decode("latin-1"))
+            answer = await while_connected(receive, handler(request))
         except ProxyError as error:
             record.error = error.kind.type
             await send_error(send, error, record.request_id)
@@ -107,3 +114,11 @@ def _direct(handler: ApiHandler, limit: int) -> Callable[[Scope, Receive, Send],
         await send_json(send, answer.status, answer.body, answer.headers)
 
     return respond
+
+
+async def _body_in_time(receive: Receive, limit: int) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await read_body(receive, limit)
+    except TimeoutError:
+        raise ProxyError(REQUEST_TIMEOUT, REQUEST_LATE) from None

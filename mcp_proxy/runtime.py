@@ -17,7 +17,7 @@ from mcp_proxy.core.auth.verifier import TokenVerifier
 from mcp_proxy.core.calls import CallPath
 from mcp_proxy.core.limits import Gate, MemoryRateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
-from mcp_proxy.core.retry import RetryBudget
+from mcp_proxy.core.retry import RetryBudgets
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.logs import Logger
 
@@ -54,10 +54,10 @@ class Runtime:
             clock=self.clock,
             random=randomness,
             call_timeout=settings.call_timeout,
-            budget=RetryBudget(self.clock),
+            budgets=RetryBudgets(self.clock),
         )
-        self._tasks = TaskSet(self._task_failed)
-        self._ending = TaskSet(self._task_failed)
+        self._tasks = TaskSet(self.task_failed)
+        self._ending = TaskSet(self.task_failed)
         self._end: asyncio.Task[None] | None = None
         self._running = False
 
@@ -70,10 +70,12 @@ class Runtime:
         self.manager.start()
 
     async def drain(self) -> None:
-        """Take no new calls and give those in flight their time."""
+        """Take no new calls and give those in flight their time; what is left then is ended."""
         left = not await self.gate.drain(self.settings.drain_timeout)
         if left:
             self.log.warning("drain_timeout", calls_in_flight=self.gate.inflight)
+            # Upstreams end first: the calls fail while their callers can still be told that nobody knows the outcome.
+            await self.stop()
 
     async def stop(self) -> None:
         """End everything; nothing is left running. May be called twice: the second call waits for the same end."""
@@ -88,5 +90,6 @@ class Runtime:
         await self._tasks.close()
         await self.manager.close()
 
-    def _task_failed(self, name: str, error: BaseException) -> None:
+    def task_failed(self, name: str, error: BaseException) -> None:
+        """Where failures of background tasks are reported."""
         self.log.error("task_failed", task=name, reason=f"{type(error).__name__}: {error}")

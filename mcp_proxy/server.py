@@ -27,12 +27,10 @@ _GRACE = 3.0
 """Seconds that idle connections and streams get once no call is in flight."""
 
 
-def run(
-    app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
-    """Serve until SIGTERM or SIGINT; ``beside`` runs along. Raises `StartError` when the address cannot be had."""
+def run(app: ProxyApp, settings: Settings, on_listening: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """Serve until SIGTERM or SIGINT; ``on_listening`` gets the port and runs along. Raises `StartError` when the address cannot be had."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(app, settings, on_listening, beside))
+        runner.run(_serve(app, settings, on_listening))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -43,17 +41,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(
-    app: ProxyApp, settings: Settings, on_listening: Callable[[], None], beside: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
+async def _serve(app: ProxyApp, settings: Settings, on_listening: Callable[[int], Coroutine[Any, Any, None]]) -> None:
     config = _config(settings)
     config.bind_now()
     stopping = _Stop(asyncio.get_running_loop())
-    tasks = TaskSet(lambda name, error: None)
+    tasks = TaskSet(app.runtime.task_failed)
 
     async def until_stopped() -> None:
-        on_listening()
-        tasks.spawn(beside(), "beside the server")
+        tasks.spawn(on_listening(config.port()), "listening")
         await stopping.wait()
         await _drain(app, settings, stopping)
 
@@ -72,7 +67,7 @@ async def _drain(app: ProxyApp, settings: Settings, stopping: _Stop) -> None:
     """Not ready, then no new calls, then none in flight; cut short by a second signal."""
     app.runtime.log.info("stopping", calls_in_flight=app.runtime.gate.inflight)
     app.runtime.gate.not_ready = True
-    drain = TaskSet(lambda name, error: None)
+    drain = TaskSet(app.runtime.task_failed)
     try:
 
         async def orderly() -> None:
@@ -139,6 +134,12 @@ class _BoundConfig(Config):
         for sock in (*self._sockets.secure_sockets, *self._sockets.insecure_sockets):
             sock.set_inheritable(False)
             sock.listen(self.backlog)
+
+    def port(self) -> int:
+        """The port listened on; chosen by the system where 0 was asked for."""
+        sockets = self.create_sockets()
+        bound: int = (*sockets.secure_sockets, *sockets.insecure_sockets)[0].getsockname()[1]
+        return bound
 
     def create_sockets(self) -> Sockets:
         """What `bind_now` made."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,11 @@ class ApiReply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-ApiHandler = Callable[[ApiRequest], Awaitable[ApiReply]]
+BODY_TIMEOUT = 30
+"""Seconds that a client has for sending a body."""
+REQUEST_LATE = "the request body did not arrive in time"
+
+ApiHandler = Callable[[ApiRequest], Coroutine[Any, Any, ApiReply]]
 
 
 def reply(value: Any, status: int = 200) -> ApiReply:

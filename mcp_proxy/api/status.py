@@ -37,7 +37,9 @@ class Status:
                 if row["last_error"] and row["state"] != "connected"
             }
             body["config_problems"] = [
-                {"server": one.name, "source": one.source, "reason": one.reason} for one in self._manager.refused
+                {"server": one.name, "source": one.source, "reason": one.reason}
+                for one in self._manager.refused
+                if request.principal.sees_server(one.name)
             ]
         return reply(body, 200 if health.status in ("ok", "degraded") else 503)
 

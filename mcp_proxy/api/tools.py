@@ -84,11 +84,14 @@ class Tools:
         principal = request.caller(Scope.TOOLS_READ)
         await self._manager.settled()
         catalog = self._manager.catalog
-        visible = set(map(id, self._visible(catalog.entries, request, principal)))
+        # A group's row is there as soon as one member that has the tool is visible.
+        visible: dict[tuple[str, str], Entry] = {}
+        for entry in self._visible(catalog.entries, request, principal):
+            visible.setdefault((entry.namespace, entry.tool.name), entry)
         rows = [
-            {"name": shown.name, "server": shown.entry.namespace, **_definition(shown.entry)}
+            {"name": shown.name, "server": shown.entry.namespace, **_definition(member)}
             for shown in catalog.shown
-            if id(shown.entry) in visible
+            if (member := visible.get((shown.entry.namespace, shown.entry.tool.name))) is not None
         ]
         return reply({"tools": rows, "revision": catalog.revision})
 

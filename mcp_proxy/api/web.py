@@ -11,12 +11,20 @@ from typing import Any, cast
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from mcp_proxy.api.messages import ApiHandler, ApiReply, ApiRequest
-from mcp_proxy.base.errors import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, PAYLOAD_TOO_LARGE, Kind, ProxyError
+from mcp_proxy.api.messages import REQUEST_LATE, ApiHandler, ApiReply, ApiRequest
+from mcp_proxy.base.errors import (
+    BAD_REQUEST,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    PAYLOAD_TOO_LARGE,
+    REQUEST_TIMEOUT,
+    Kind,
+    ProxyError,
+)
 from mcp_proxy.core.auth.principal import PRINCIPAL_KEY
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
-_STATUS_KINDS: dict[int, Kind] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED, 413: PAYLOAD_TOO_LARGE}
+_STATUS_KINDS: dict[int, Kind] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED, 408: REQUEST_TIMEOUT, 413: PAYLOAD_TOO_LARGE}
 
 Render = Callable[[ProxyError, str], ApiReply]
 """Turns an error into an answer (the edge's rendering, so that all errors look alike)."""
@@ -66,6 +74,7 @@ class Routes:
         kind = _STATUS_KINDS.get(status, BAD_REQUEST)
         messages = {
             404: f"there is nothing at {request.path[:200]}",
+            408: REQUEST_LATE,
             405: f"{request.method} is not possible at {request.path[:200]}",
         }
         error = ProxyError(kind, messages.get(status, "the request is not acceptable"), status=status)

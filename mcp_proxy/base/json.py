@@ -75,7 +75,7 @@ def read_strict(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         raise
     except ValueError:  # an integer of thousands of digits
         raise JsonError("a number is too long") from None
-    if data.count(b"[") + data.count(b"{") > max_depth and _deeper_than(value, max_depth):
+    if data.count(b"[") + data.count(b"{") > max_depth and deeper_than(value, max_depth):
         raise JsonError(f"nested deeper than {max_depth}")
     return value
 
@@ -89,7 +89,8 @@ def _check_surrogates(data: bytes) -> None:
         raise JsonError(f"nested deeper than {MAX_DEPTH}") from None
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def deeper_than(value: Any, limit: int) -> bool:
+    """Whether objects and arrays are nested in ``value`` more than ``limit`` deep. Needs no deep stack itself."""
     level = [value]
     for _ in range(limit):
         level = [child for item in level for child in _containers(item)]

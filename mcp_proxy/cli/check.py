@@ -9,8 +9,8 @@ import click
 
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.cli.options import default_text, setting_options
+from mcp_proxy.cli.serve import plan_serving
 from mcp_proxy.config.describe import describe
-from mcp_proxy.config.loader import load_servers
 from mcp_proxy.config.model import Grade, Servers
 from mcp_proxy.settings import Settings, load_settings, setting_table
 
@@ -32,8 +32,9 @@ def check(env_example: bool, **flags: Any) -> None:
         click.echo(env_file(), nl=False)
         return
     loaded = load_settings(flags)
-    servers = load_servers(loaded.settings, loaded.environ)
-    problem = _key_problem(loaded.settings, servers)
+    plan = plan_serving(loaded.settings, loaded.environ)
+    servers = Servers() if plan.demo else plan.servers
+    problem = _try_out(plan.settings)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}")
     _print_settings(loaded.settings)
@@ -44,16 +45,19 @@ def check(env_example: bool, **flags: Any) -> None:
     sys.exit(1 if bad else 0)
 
 
-def _key_problem(settings: Settings, servers: Servers) -> str | None:
-    """Why tokens could not be checked, as ``serve`` would say it; the demo start makes its own secret."""
+def _try_out(settings: Settings) -> str | None:
+    """Why ``serve`` would not start, in its own words: keys, static tokens, state, addresses."""
     from mcp_proxy.base.clock import SystemClock
     from mcp_proxy.core.auth.keys import load_keys
+    from mcp_proxy.core.auth.revocation import Revocations
+    from mcp_proxy.core.auth.verifier import TokenVerifier
+    from mcp_proxy.edge.addresses import check_hosts, refuse_open_doors
 
-    demo = not servers.specs and not servers.refused
-    if demo and settings.jwt_secret is None:
-        return None
+    clock = SystemClock()
     try:
-        load_keys(settings, SystemClock())
+        refuse_open_doors(settings.host, no_auth=settings.no_auth)
+        check_hosts(settings.allow_host)
+        TokenVerifier(settings, load_keys(settings, clock), clock, Revocations(settings.state_dir))
     except StartError as error:
         return str(error)
     return None

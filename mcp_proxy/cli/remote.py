@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import click
 
 from mcp_proxy.base.errors import StartError
 
@@ -64,11 +64,15 @@ async def _local(config: tuple[str, ...], method: str, path: str, body: Mapping[
     from mcp_proxy.app import create_app
     from mcp_proxy.base.clock import SystemClock
     from mcp_proxy.config.loader import load_servers
-    from mcp_proxy.settings import Settings
+    from mcp_proxy.settings import load_settings
     from mcp_proxy.telemetry.logs import configure
 
-    settings = Settings(config=tuple(map(Path, config)), no_auth=True, log_level="ERROR")
-    servers = load_servers(settings, os.environ)
+    loaded = load_settings({"config": config, "no_auth": "on", "host": "127.0.0.1", "log_level": "ERROR"})
+    # Only the files named here: what else is configured belongs to a service.
+    settings = loaded.settings.model_copy(update={"mcp_url": None, "mcp_urls": ()})
+    servers = load_servers(settings, loaded.environ)
+    for refused in servers.refused:
+        click.echo(f"mcp-proxy-api: {refused.name} is not usable: {refused.reason}", err=True)
     app = create_app(settings, servers, configure(settings, clock=SystemClock()))
     await app.runtime.start()
     try:

@@ -11,7 +11,6 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
-from mcp_proxy.base.errors import StartError
 from mcp_proxy.cli.options import environment_help, setting_options
 from mcp_proxy.config.loader import load_servers
 from mcp_proxy.config.model import Servers, ServerSpec, Transport
@@ -29,7 +28,9 @@ _DEMO_TTL = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
+    """What ``serve`` would serve; ``demo`` when nothing was configured."""
+
     settings: Settings
     servers: Servers
     demo: bool
@@ -43,8 +44,7 @@ def serve(**flags: Any) -> None:
     With no server configured anywhere, a small demo server is started and one curl command is printed that calls it.
     """
     loaded = load_settings(flags)
-    plan = _plan(loaded.settings, loaded.environ)
-    _refuse_open_doors(plan.settings)
+    plan = plan_serving(loaded.settings, loaded.environ)
     # Everything above is quick to fail; the web stack is loaded once it is needed.
     from mcp_proxy.app import create_app
     from mcp_proxy.base.clock import SystemClock
@@ -64,36 +64,25 @@ def serve(**flags: Any) -> None:
 
     scheme = "https" if plan.settings.certfile else "http"
 
-    def listening() -> None:
-        log.info("serving", url=f"{scheme}://{_shown_host(plan.settings)}:{plan.settings.port}", doors=["rest"])
-
-    async def first_connected() -> None:
+    async def listening(port: int) -> None:
+        url = f"{scheme}://{_shown_host(plan.settings)}:{port}"
+        log.info("serving", url=url, doors=["rest"])
         # The command is shown when it works, not while the demo server is still starting.
         if plan.demo and await app.runtime.manager.upstream(DEMO.name).wait_ready(60):
-            click.echo(_curl(plan.settings, scheme))
+            click.echo(_curl(plan.settings, url))
 
-    run(app, plan.settings, listening, first_connected)
+    run(app, plan.settings, listening)
 
 
-def _plan(settings: Settings, environ: Mapping[str, str]) -> _Plan:
+def plan_serving(settings: Settings, environ: Mapping[str, str]) -> Plan:
     """The servers to serve: those configured, else the demo with a secret of its own."""
     if settings.mcp_urls or settings.mcp_url or settings.config:
-        return _Plan(settings, load_servers(settings, environ), demo=False)
+        return Plan(settings, load_servers(settings, environ), demo=False)
     if settings.jwt_secret is None and not settings.no_auth and settings.jwt_algorithm.startswith("HS"):
         from mcp_proxy.core.auth.secret import random_secret
 
         settings = settings.model_copy(update={"jwt_secret": SecretStr(random_secret())})
-    return _Plan(settings, Servers(specs=(DEMO,)), demo=True)
-
-
-def _refuse_open_doors(settings: Settings) -> None:
-    """Without tokens only this machine may call."""
-    from mcp_proxy.edge.addresses import is_loopback_bind
-
-    if settings.no_auth and not is_loopback_bind(settings.host):
-        raise StartError(
-            f"--no-auth is for loopback binds only, and HOST is {settings.host!r}; use tokens, or 127.0.0.1"
-        )
+    return Plan(settings, Servers(specs=(DEMO,)), demo=True)
 
 
 def _shown_host(settings: Settings) -> str:
@@ -101,14 +90,13 @@ def _shown_host(settings: Settings) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def _curl(settings: Settings, scheme: str) -> str:
+def _curl(settings: Settings, url: str) -> str:
     """One command that works when pasted."""
-    url = f"{scheme}://{_shown_host(settings)}:{settings.port}/tools"
     auth = ""
     if not settings.no_auth and settings.jwt_secret is not None:
         auth = f" -H 'Authorization: Bearer {_demo_token(settings)}'"
     body = """'{"method": "add", "args": {"a": 2, "b": 3}}'"""
-    return f"curl -s {url}{auth} -H 'Content-Type: application/json' -d {body}"
+    return f"curl -s {url}/tools{auth} -H 'Content-Type: application/json' -d {body}"
 
 
 def _demo_token(settings: Settings) -> str:

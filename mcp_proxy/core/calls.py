@@ -33,7 +33,7 @@ from mcp_proxy.core.catalog.resolve import Target
 from mcp_proxy.core.catalog.snapshot import Entry
 from mcp_proxy.core.limits import Gate, RateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
-from mcp_proxy.core.retry import RetryBudget, is_idempotent, may_retry
+from mcp_proxy.core.retry import RetryBudget, RetryBudgets, is_idempotent, may_retry
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.upstream import Upstream
 from mcp_proxy.core.upstream.wire import OnIncoming
@@ -86,7 +86,7 @@ class CallPath:
     clock: Clock
     random: Callable[[], float]
     call_timeout: float
-    budget: RetryBudget
+    budgets: RetryBudgets
     longest: float = field(default=600.0)
 
     async def call(self, call: Call, progress: Progress) -> Outcome:
@@ -126,12 +126,13 @@ class CallPath:
         self.gate.enter()
         try:
             _validate(target.entries[0], call.arguments)
-            self.budget.count_call()
-            return await self._send(call, target, progress)
+            budget = self.budgets.of(target.entries[0].namespace)
+            budget.count_call()
+            return await self._send(call, target, progress, budget)
         finally:
             self.gate.leave()
 
-    async def _send(self, call: Call, target: Target, progress: Progress) -> Outcome:
+    async def _send(self, call: Call, target: Target, progress: Progress, budget: RetryBudget) -> Outcome:
         """Attempts at replicas until one answers, or none may be tried any more."""
         upstreams = [(entry, self.manager.upstream(entry.server)) for entry in target.entries]
         deadline = asyncio.get_running_loop().time() + self._timeout(target)
@@ -151,7 +152,7 @@ class CallPath:
                 idempotent = is_idempotent(entry.tool, entry.spec.retry)
                 tried.append(entry.server)
                 again = progress.attempts <= entry.spec.retry.max and may_retry(error, idempotent=idempotent)
-                if not again or not await self._can_retry(upstreams, tried, error, deadline):
+                if not again or not await self._can_retry(budget, upstreams, tried, error, deadline):
                     raise _wire_error(error, entry.server, idempotent) from None
                 continue
             return _outcome(raw, entry.server)
@@ -177,19 +178,24 @@ class CallPath:
         return (named or upstreams)[0]
 
     async def _can_retry(
-        self, upstreams: list[tuple[Entry, Upstream]], tried: list[str], error: WireError, deadline: float
+        self,
+        budget: RetryBudget,
+        upstreams: list[tuple[Entry, Upstream]],
+        tried: list[str],
+        error: WireError,
+        deadline: float,
     ) -> bool:
         """Whether there is somewhere to send it again; waits for that a moment."""
         if any(entry.server not in tried and upstream.is_available for entry, upstream in upstreams):
-            return self.budget.take()
+            return budget.take()
         # Nobody else has it: the same server again, if it is back soon enough.
         last = self.manager.upstream(tried[-1])
         tried.clear()
-        if error.failure is Failure.REFUSED_HERE or not (last.is_available or last.returns_soon):
+        if error.failure in (Failure.FULL, Failure.RESTING) or not (last.is_available or last.returns_soon):
             return False
         loop = asyncio.get_running_loop()
         pause = (error.retry_after or 1.0) if error.failure is Failure.BUSY else 0.01 + 0.04 * self.random()
-        if loop.time() + pause >= deadline or not self.budget.take():
+        if loop.time() + pause >= deadline or not budget.take():
             return False
         await asyncio.sleep(pause)
         wait = _REOPEN_WAIT if error.failure is Failure.SESSION_LOST else _RECONNECT_WAIT
@@ -249,22 +255,22 @@ def _wire_error(error: WireError, server: str, idempotent: bool) -> ProxyError:
     details: dict[str, Any] = {
         "server": server,
         "executed": "unknown" if sent else "no",
-        "retryable": not sent or idempotent,
+        "retryable": not sent or idempotent or error.failure is Failure.BUSY,
     }
     text = f"{server}: {error.message}"
     match error.failure:
-        case Failure.REFUSED_HERE | Failure.UNREACHABLE | Failure.SESSION_LOST | Failure.BUSY:
-            overloaded = error.failure is Failure.REFUSED_HERE and "in flight" in error.message
-            kind = OVERLOADED if overloaded else UPSTREAM_UNAVAILABLE
-            return ProxyError(kind, text, details=details, retry_after=error.retry_after or 1)
+        case Failure.FULL:
+            return ProxyError(OVERLOADED, text, details=details, retry_after=error.retry_after or 1)
+        case Failure.RESTING | Failure.UNREACHABLE | Failure.SESSION_LOST | Failure.BUSY:
+            return ProxyError(UPSTREAM_UNAVAILABLE, text, details=details, retry_after=error.retry_after or 1)
         case Failure.TOO_LARGE:
             return ProxyError(RESULT_TOO_LARGE, text, details=details)
-        case Failure.BAD_REPLY | Failure.HTTP:
-            return ProxyError(UPSTREAM_ERROR, text, details=details)
         case Failure.TIMEOUT if not sent:
             return ProxyError(TIMEOUT, text, details=details)
         case Failure.LOST if not sent:
             return ProxyError(UPSTREAM_UNAVAILABLE, text, details=details, retry_after=1)
+        case Failure.BAD_REPLY | Failure.HTTP if error.status is None or error.status < 500:
+            return ProxyError(UPSTREAM_ERROR, text, details=details)
         case _:
             status = 504 if error.failure is Failure.TIMEOUT else 502
             return ProxyError(OUTCOME_UNKNOWN, f"{text}; it may have been executed", status=status, details=details)

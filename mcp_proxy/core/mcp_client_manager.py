@@ -15,7 +15,7 @@ from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import SERVER_NOT_FOUND, TOOL_NOT_FOUND, UPSTREAM_UNAVAILABLE, ProxyError
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import describe
-from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec
+from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec, Transport
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.catalog.naming import decide
 from mcp_proxy.core.catalog.resolve import Named, Target, find_server, resolve
@@ -57,6 +57,7 @@ class McpClientManager:
         enabled = [spec for spec in servers.specs if not spec.disabled]
         self._policy = decide(settings.naming, settings.separator, len({spec.group or spec.name for spec in enabled}))
         self._upstreams = {spec.name: self._make(spec) for spec in servers.specs}
+        self._all_settled = False
         self.catalog = Catalog()
 
     def _make(self, spec: ServerSpec) -> Upstream:
@@ -110,8 +111,11 @@ class McpClientManager:
 
     async def settled(self) -> None:
         """Wait for servers whose first connection is being made, at most five seconds."""
+        if self._all_settled:
+            return
         waiting = [one for one in self._upstreams.values() if not one.is_settled]
         if not waiting:
+            self._all_settled = True
             return
         try:
             async with asyncio.timeout(FIRST_WAIT), asyncio.TaskGroup() as group:
@@ -126,6 +130,8 @@ class McpClientManager:
 
     async def resolve(self, principal: Principal, method: str, server: str | None) -> Target:
         """Where a call goes; waits for first connections when the answer may depend on them. Raises `ProxyError`."""
+        if server is None and method not in self.catalog.by_full:
+            await self.settled()  # a bare name may yet turn out to be ambiguous
         try:
             return resolve(self.catalog, self.specs, principal, method, server)
         except ProxyError as error:
@@ -195,17 +201,7 @@ class McpClientManager:
         rows = [
             self._row(one) for one in self._upstreams.values() if principal.sees_server(one.spec.name, one.spec.group)
         ]
-        return rows + [
-            {
-                "name": one.name,
-                "state": str(State.DISABLED if one.disabled else State.FAILED),
-                "disabled": one.disabled,
-                "last_error": one.reason,
-                "source": one.source,
-            }
-            for one in self.refused
-            if principal.sees_server(one.name)
-        ]
+        return rows + [_refused_row(one) for one in self.refused if principal.sees_server(one.name)]
 
     def _row(self, upstream: Upstream) -> dict[str, Any]:
         spec = upstream.spec
@@ -215,7 +211,7 @@ class McpClientManager:
         return {
             "name": spec.name,
             **where,
-            "transport": str(upstream.transport),
+            "transport": None if upstream.transport is Transport.AUTO else str(upstream.transport),
             "era": upstream.era,
             "protocol_version": upstream.protocol_version,
             "state": str(upstream.state),
@@ -226,3 +222,17 @@ class McpClientManager:
             "latency_ms": round(upstream.latency * 1000, 2) if upstream.latency is not None else None,
             "source": spec.source,
         }
+
+
+def _refused_row(refused: RefusedServer) -> dict[str, Any]:
+    """A server that cannot be used as configured, in the shape of the others."""
+    unknown = ("transport", "era", "protocol_version", "group", "latency_ms")
+    return {
+        "name": refused.name,
+        **dict.fromkeys(unknown),
+        "state": str(State.DISABLED if refused.disabled else State.FAILED),
+        "disabled": refused.disabled,
+        "tools": 0,
+        "last_error": refused.reason,
+        "source": refused.source,
+    }

@@ -61,3 +61,18 @@ class RetryBudget:
             return False
         self._retries.append(now)
         return True
+
+
+class RetryBudgets:
+    """A budget for each namespace: retries towards one server use up nobody else's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._budgets: dict[str, RetryBudget] = {}
+
+    def of(self, namespace: str) -> RetryBudget:
+        """The budget of a server or group."""
+        budget = self._budgets.get(namespace)
+        if budget is None:
+            budget = self._budgets[namespace] = RetryBudget(self._clock)
+        return budget

@@ -41,7 +41,7 @@ class Addresses:
     def __init__(self, app: App, host: str, allow_host: Iterable[str] = ()) -> None:
         """``host`` is the address bound to. Raises `StartError` for an ``allow_host`` that is no host name."""
         self._app = app
-        self._allowed = frozenset(_allowed(entry) for entry in allow_host)
+        self._allowed = check_hosts(allow_host)
         self._any_host = not self._allowed and not is_loopback_bind(host)
         self._known: dict[tuple[bytes | None, bytes | None], ProxyError | None] = {}
 
@@ -145,6 +145,18 @@ def is_loopback_bind(host: str) -> bool:
     """Whether an address to listen on is reachable from this machine only."""
     bound = parse_authority(f"[{host}]" if ":" in host and not host.startswith("[") else host)
     return bound is not None and is_loopback(bound.host)
+
+
+def check_hosts(allow_host: Iterable[str]) -> frozenset[Authority]:
+    """The ``--allow-host`` names. Raises `StartError` for one that is no host name."""
+    return frozenset(_allowed(entry) for entry in allow_host)
+
+
+def refuse_open_doors(host: str, *, no_auth: bool) -> None:
+    """Without tokens only this machine may call. Raises `StartError`."""
+    if no_auth and not is_loopback_bind(host):
+        text = f"--no-auth is for loopback binds only, and HOST is {host!r}; use tokens, or 127.0.0.1"
+        raise StartError(text)
 
 
 def _allowed(entry: str) -> Authority:

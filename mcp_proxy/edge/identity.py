@@ -18,6 +18,9 @@ from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 _HEADER_ONLY = frozenset({"mcp", "sse", "messages", "v1"})
 """First parts of the paths of the MCP and LLM doors: MCP's specification forbids tokens in the query."""
 
+_OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
+"""Paths for everybody: a token that is not accepted counts as none, so that no probe fails of an old one."""
+
 
 class Verifier(Protocol):
     """What a token says. Raises `ProxyError` (unauthorized) for one that is not accepted, without repeating it."""
@@ -46,7 +49,8 @@ class Identity:
                     token = _choose(scope["path"], given, asked)
                     principal = None if token is None else await self._verifier.authenticate(token)
                 except ProxyError as error:
-                    return await refuse(scope, send, error, token_given=True)
+                    if error.status != 401 or scope["path"] not in _OPEN:
+                        return await refuse(scope, send, error, token_given=True)
             scope[PRINCIPAL_KEY] = principal
             record: RequestRecord | None = scope.get(SCOPE_KEY)
             if record is not None and principal is not None:

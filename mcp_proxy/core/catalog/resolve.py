@@ -21,6 +21,7 @@ class Target:
 
     tool: str
     entries: tuple[Entry, ...]
+    """The preferred one stands first: its schema and its time-out are the call's."""
     preferred: str | None = None
 
 
@@ -76,8 +77,13 @@ def _at_server(catalog: Catalog, named: Named, principal: Principal, method: str
     for table in (catalog.by_bare, catalog.by_full):
         entries = [entry for entry in _visible(table.get(method, ()), principal) if entry.server in members]
         if entries:
-            return Target(entries[0].tool.name, tuple(entries), named.preferred)
+            return _preferring(entries, named.preferred)
     raise _unknown(method)
+
+
+def _preferring(entries: Sequence[Entry], preferred: str | None) -> Target:
+    ordered = sorted(entries, key=lambda entry: entry.server != preferred)
+    return Target(ordered[0].tool.name, tuple(ordered), preferred)
 
 
 def _by_full_name(catalog: Catalog, principal: Principal, entries: Sequence[Entry], method: str) -> Target:
@@ -88,7 +94,7 @@ def _by_full_name(catalog: Catalog, principal: Principal, entries: Sequence[Entr
         return Target(tool, tuple(entries), entries[0].server if len(entries) == 1 else None)
     # A member of a group by its own name: it comes first, the others can stand in.
     mates = [e for e in catalog.by_bare.get(tool, ()) if e.spec.group == entries[0].spec.group]
-    return Target(tool, tuple(_visible(mates, principal)), entries[0].server)
+    return _preferring(_visible(mates, principal), entries[0].server)
 
 
 def _replicas(entries: Sequence[Entry], method: str) -> tuple[Entry, ...]:

@@ -57,10 +57,12 @@ class Breaker:
         """Seconds until the next request may try."""
         return max(0.0, (self._open_until or 0.0) - self._clock.monotonic())
 
-    def begin(self) -> None:
-        """A request goes out. In ``HALF_OPEN`` it is the one that tries."""
+    def begin(self) -> bool:
+        """A request goes out. Whether it is the one that tries in ``HALF_OPEN``: then `ended` must follow it."""
         if self._open_until is not None:
             self._probing = True
+            return True
+        return False
 
     def succeeded(self) -> None:
         self._row = 0
@@ -79,8 +81,8 @@ class Breaker:
         elif self._row >= _ROW or self._too_many():
             self._trip()
 
-    def abandoned(self) -> None:
-        """The request ended without telling anything about the upstream (the caller left)."""
+    def ended(self) -> None:
+        """The request that tried has ended, whether or not it told anything about the upstream."""
         self._probing = False
 
     def _too_many(self) -> bool:

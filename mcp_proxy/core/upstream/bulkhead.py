@@ -30,7 +30,7 @@ class Bulkhead:
 
     async def __aenter__(self) -> None:
         if self.is_full:
-            raise WireError(Failure.REFUSED_HERE, Phase.NOT_SENT, "too many calls in flight or waiting", retry_after=1)
+            raise WireError(Failure.FULL, Phase.NOT_SENT, "too many calls in flight or waiting", retry_after=1)
         self.inside += 1
         if self._slots is not None:
             try:

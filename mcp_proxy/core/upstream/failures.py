@@ -34,8 +34,10 @@ class Failure(StrEnum):
     """HTTP 429 or 503."""
     HTTP = "http"
     """Another HTTP status without a JSON-RPC answer."""
-    REFUSED_HERE = "refused_here"
-    """Our own bulkhead or breaker did not let the request out."""
+    RESTING = "resting"
+    """Our own breaker did not let the request out."""
+    FULL = "full"
+    """Our own bulkhead had no place for the request."""
 
 
 class Attempt:

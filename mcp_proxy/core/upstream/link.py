@@ -148,11 +148,14 @@ class Link:
         """Ask for a sign of life. Raises `RpcError`, `WireError`."""
         await self.request("server/discover" if self.terms.era is Era.MODERN else "ping", {}, Attempt())
 
-    async def listen(self) -> None:
-        """Receive announcements until the upstream ends the stream; returns at once when there is none to hold."""
+    async def listen(self) -> bool:
+        """Receive announcements until the upstream ends the stream; False, at once, where there is none to hold."""
         if not self.terms.list_changed:
-            return
+            return False
         if self.terms.era is Era.MODERN:
             await self.request("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, Attempt())
-        elif isinstance(self.wire, StreamableHttpWire):
+            return True
+        if isinstance(self.wire, StreamableHttpWire):
             await self.wire.stream()
+            return True
+        return False

@@ -42,6 +42,8 @@ class SseWire:
         self.terms: Terms | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+    last_words = ""
+
     def __repr__(self) -> str:
         return f"<SseWire {len(self._calls)} in flight>"
 
@@ -102,7 +104,11 @@ class SseWire:
         """See `Wire.request`."""
         request_id, answer = self._calls.open(out, attempt)
         try:
-            await self._post(messages.request(request_id, out.method, tracked(out, request_id)), attempt)
+            try:
+                await self._post(messages.request(request_id, out.method, tracked(out, request_id)), attempt)
+            except WireError:
+                if not answer.done():  # the stream may have brought the answer before the POST was lost
+                    raise
             return await answer
         except asyncio.CancelledError:
             if out.cancellable and attempt.phase is not Phase.NOT_SENT and not self.ended.done():

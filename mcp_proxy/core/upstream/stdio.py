@@ -36,7 +36,8 @@ class StdioWire:
         self.noise = 0
         """Lines on stdout that were no messages."""
         self._on_stderr = on_stderr
-        self._last_words = ""
+        self.last_words = ""
+        """The last line on stderr, redacted. For the log alone: it may hold what belongs to one caller."""
         self.terms: Terms | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -61,8 +62,6 @@ class StdioWire:
 
     def _exited(self, exited: asyncio.Future[str]) -> None:
         reason = exited.result()
-        if self._last_words:
-            reason = f"{reason}; it last said: {self._last_words}"
         self._calls.fail_all(f"the process is gone: {reason}")
         if not self.ended.done():
             self.ended.set_result(reason)
@@ -70,7 +69,7 @@ class StdioWire:
     def _complained(self, line: str) -> None:
         """A line on stderr: no sign of an error by itself (basic/transports/stdio), but the best there is after one."""
         if line.strip():
-            self._last_words = redact_text(line.strip(), _LAST_WORDS)
+            self.last_words = redact_text(line.strip(), _LAST_WORDS)
         self._on_stderr(line)
 
     def _received(self, data: bytes) -> None:

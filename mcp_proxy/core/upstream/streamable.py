@@ -28,6 +28,12 @@ _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _ERROR_BODY = 64 * 1024
+_SESSION_CODES = (-32600, -32000, -32001)
+_SESSION_WORDS = re.compile(
+    r"(?:bad request: |not found: )?(?:session (?:not found|terminated)|(?:no valid|invalid|missing|unknown) session(?: id)?"
+    r"(?: provided)?|mcp-session-id header is required)\W*",
+    re.IGNORECASE,
+)
 _CLEANUP_TIMEOUT = 5.0
 _SHORTEST_POLL, _LONGEST_POLL = 50, 30_000
 """Milliseconds between looks at a stream that ended early, whatever the server wishes."""
@@ -78,6 +84,8 @@ class StreamableHttpWire:
         self.terms: Terms | None = None
         self.session_id: str | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    last_words = ""
 
     def __repr__(self) -> str:
         return f"<StreamableHttpWire {self.terms.era if self.terms else 'opening'}>"
@@ -309,8 +317,17 @@ def _session_id(text: str) -> str | None:
 
 
 def _session_unknown(status: int, refused: RpcError | None) -> bool:
-    """404 says so (2025-11-25, Session Management); some servers say 400 and name the session."""
-    return status == 404 or (status == 400 and refused is not None and "session" in refused.message.lower())
+    """404 says so (2025-11-25, Session Management), by itself or in the words of the common SDKs, some of which say 400.
+
+    Any other JSON-RPC error is an answer: the request may have been executed, whatever its text says of sessions.
+    """
+    if refused is None:
+        return status == 404
+    return (
+        status in (400, 404)
+        and refused.code in _SESSION_CODES
+        and _SESSION_WORDS.fullmatch(refused.message) is not None
+    )
 
 
 def _retry_after(text: str) -> float | None:

@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from mcp_proxy.base.clock import Clock
-from mcp_proxy.base.json import Raw
+from mcp_proxy.base.json import MAX_DEPTH, Raw, deeper_than
+from mcp_proxy.base.protocol import UNSUPPORTED_VERSION
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
 from mcp_proxy.core.catalog.tool import Tool, adopt
@@ -35,6 +36,8 @@ _GIVE_UP = 10
 _POKE_GAP = 1.0
 """Seconds between attempts that calls to a server that is down may bring forward."""
 _RELISTEN = 30.0
+_GONE = (Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST)
+"""Failures after which a link is of no use any more."""
 
 
 class State(StrEnum):
@@ -187,7 +190,7 @@ class Upstream:
         self, tool: Tool, arguments: Mapping[str, Any], attempt: Attempt, on_message: OnIncoming | None
     ) -> Raw:
         link = self._admit()
-        self.breaker.begin()
+        probe = self.breaker.begin()
         started = self._clock.monotonic()
         try:
             result = await link.request(
@@ -197,15 +200,18 @@ class Upstream:
                 headers=_mirrored(link, tool, arguments),
                 on_message=on_message,
             )
-        except RpcError:
+        except RpcError as error:
             self._answered(started)
+            if error.code == UNSUPPORTED_VERSION:
+                self._last_answer = 0.0
+                self._wake.set()
             raise
         except WireError as error:
             self._failed(error)
             raise
-        except BaseException:
-            self.breaker.abandoned()
-            raise
+        finally:
+            if probe:
+                self.breaker.ended()
         self._answered(started)
         return result
 
@@ -216,25 +222,23 @@ class Upstream:
             raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, reason, retry_after=self.retry_after())
         if not self.breaker.allows:
             text = "too many of its last answers failed; it is left alone for a moment"
-            raise WireError(Failure.REFUSED_HERE, Phase.NOT_SENT, text, retry_after=self.retry_after())
+            raise WireError(Failure.RESTING, Phase.NOT_SENT, text, retry_after=self.retry_after())
         return self._link
 
     def _answered(self, started: float) -> None:
         self.breaker.succeeded()
         self._missed = 0
         self._last_answer = self._clock.monotonic()
+        self.last_error = None
         took = self._last_answer - started
         self.latency = took if self.latency is None else self.latency * 0.8 + took * 0.2
 
     def _failed(self, error: WireError) -> None:
         self.last_error = error.message
         if error.failure is Failure.SESSION_LOST:
-            self.breaker.abandoned()
             self._reopen = error.message
         elif _is_callers_own(error):
-            # The server is well: its next caller must not pay for this one.
-            self.breaker.abandoned()
-            return
+            return  # the server is well: its next caller must not pay for this one
         else:
             self.breaker.failed()
             self._last_answer = 0.0
@@ -281,7 +285,7 @@ class Upstream:
             raise
         self._dialer.tasks.spawn(link.wire.retire(), f"retire {self.spec.name}")
         self._backoff.lasted(self._clock.monotonic() - opened)
-        self._lost(reason)
+        self._lost(reason, link.wire.last_words)
 
     async def _serve(self, link: Link) -> str:
         """From the first listing to the end of the link; the reason it ended. Raises `WireError`, `RpcError`."""
@@ -310,12 +314,19 @@ class Upstream:
         )  # fmt: skip
         self._on_change()
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, stderr: str = "") -> None:
         self.last_error = reason
         self._retry_at = self._clock.monotonic() + (0.0 if self._reopen else self._backoff.next())
         self._settled.set()
         pause = round(max(0.0, self._retry_at - self._clock.monotonic()), 2)
-        self._log.warning("upstream_lost", server=self.spec.name, reason=reason, retry_in=pause, state=self.state)
+        self._log.warning(
+            "upstream_lost",
+            server=self.spec.name,
+            reason=reason,
+            retry_in=pause,
+            state=self.state,
+            stderr=stderr or None,
+        )
         self._on_change()
 
     async def _pause(self) -> None:
@@ -340,9 +351,7 @@ class Upstream:
                 return self._reopen
             if self._relist and not ended.done():
                 await asyncio.sleep(_DEBOUNCE)
-                self._relist = False
-                await self._list(link)
-                self._on_change()
+                await self._refresh(link)
             elif not ended.done() and self._clock.monotonic() - self._last_answer >= interval * 0.5:
                 await self._check(link)
         return ended.result()
@@ -362,27 +371,47 @@ class Upstream:
     def _wake_up(self, _: object) -> None:
         self._wake.set()
 
+    async def _refresh(self, link: Link) -> None:
+        """List again because a change was announced. A server too busy to answer keeps its link and its old tools."""
+        self._relist = False
+        try:
+            await self._list(link)
+        except (WireError, RpcError) as error:
+            if isinstance(error, WireError) and error.failure in _GONE:
+                raise
+            self.last_error = _reason(error)
+            self._relist = True
+            return
+        self._on_change()
+
     async def _list(self, link: Link) -> None:
         try:
             async with asyncio.timeout(_LIST_TIMEOUT):
-                self.tools = adopt(await link.list_tools(), self.tools)
+                definitions = await link.list_tools()
         except TimeoutError:
             raise WireError(Failure.TIMEOUT, Phase.NOT_SENT, "tools/list was not answered in time") from None
+        usable = [one for one in definitions if not deeper_than(one, MAX_DEPTH)]
+        if len(usable) < len(definitions):
+            self._log.warning("tools_dropped", server=self.spec.name, count=len(definitions) - len(usable))
+        self.tools = adopt(usable, self.tools)
 
     async def _check(self, link: Link) -> None:
         """One sign of life. Two misses in a row, or a connection that cannot be made, end the link (`WireError`)."""
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 await link.check()
-        except RpcError:
-            pass  # an answer all the same
+        except RpcError as error:
+            # An answer all the same; unless it says that the era is no longer the one agreed upon.
+            if link.terms.era is Era.MODERN or error.code == UNSUPPORTED_VERSION:
+                self._reopen = "it no longer speaks the protocol version agreed upon"
+                raise
         except TimeoutError:
             self._missing("a check was not answered in time")
             return
         except WireError as error:
             if error.failure is Failure.SESSION_LOST:
                 self._reopen = error.message
-            if error.failure in (Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST):
+            if error.failure in _GONE:
                 raise
             self._missing(error.message)
             return
@@ -402,12 +431,13 @@ class Upstream:
         """Hold the stream of announcements open; when it ends early, see whether the server is still there."""
         while True:
             try:
-                await link.listen()
-            except (WireError, RpcError) as error:
-                if isinstance(error, RpcError) or error.failure in (Failure.HTTP, Failure.BAD_REPLY):
-                    return  # it has none
-            if not link.terms.list_changed:
-                return
+                if not await link.listen():
+                    return
+            except RpcError:
+                return  # it has no such stream
+            except WireError as error:
+                if error.status in (404, 405):
+                    return
             self._last_answer = 0.0
             self._wake.set()
             await asyncio.sleep(_RELISTEN * (0.5 + self._random()))

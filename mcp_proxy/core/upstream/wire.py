@@ -80,6 +80,11 @@ class Wire(Protocol):
         """End the wire at once; nothing is left behind."""
         ...
 
+    @property
+    def last_words(self) -> str:
+        """What the upstream said outside the protocol before it ended, for the log; "" where there is no such thing."""
+        ...
+
     async def retire(self) -> None:
         """End the wire when the requests that can still be answered have been."""
         ...

@@ -10,7 +10,7 @@ from mcp_proxy.base.errors import KINDS, Kind, ProxyError
 CONTRACT = {
     "bad_request": 400, "invalid_arguments": 400, "unauthorized": 401, "insufficient_scope": 403,
     "origin_not_allowed": 403, "not_found": 404, "tool_not_found": 404, "server_not_found": 404,
-    "method_not_allowed": 405, "ambiguous_tool": 409, "conflict": 409, "payload_too_large": 413,
+    "method_not_allowed": 405, "ambiguous_tool": 409, "conflict": 409, "request_timeout": 408, "payload_too_large": 413,
     "unsupported_media_type": 415, "unknown_host": 421, "unprocessable": 422, "input_required": 422,
     "rate_limited": 429, "internal_error": 500, "upstream_error": 502, "result_too_large": 502,
     "outcome_unknown": 502, "upstream_unavailable": 503, "overloaded": 503, "draining": 503, "timeout": 504,

@@ -33,7 +33,7 @@ from mcp_proxy.core.catalog.snapshot import build
 from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.limits import Gate, MemoryRateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
-from mcp_proxy.core.retry import RetryBudget
+from mcp_proxy.core.retry import RetryBudgets
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.wire import OnIncoming
 from tests.unit.core.fakes import FakeClock, server, tool
@@ -120,7 +120,7 @@ class Path:
         clock = FakeClock()
         self.path = CallPath(
             cast(McpClientManager, self.manager), self.gate, MemoryRateLimiter(clock), self.notes, clock,
-            random=lambda: 0.0, call_timeout=60, budget=RetryBudget(clock),
+            random=lambda: 0.0, call_timeout=60, budgets=RetryBudgets(clock),
         )  # fmt: skip
 
     async def call(
@@ -258,10 +258,16 @@ async def test_a_call_that_may_have_been_executed_is_never_sent_twice(
     assert (error.kind, error.status) == (kind, status)
     assert len(one.executed) + len(other.executed) == 1
     sent = phase is not Phase.NOT_SENT
-    assert error.details == {"server": "m1", "executed": "unknown" if sent else "no", "retryable": not sent}
+    assert error.details == {
+        "server": "m1",
+        "executed": "unknown" if sent else "no",
+        "retryable": not sent or failure is Failure.BUSY,
+    }
 
 
-@pytest.mark.parametrize("failure", [Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST, Failure.REFUSED_HERE])
+@pytest.mark.parametrize(
+    "failure", [Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST, Failure.RESTING, Failure.FULL]
+)
 async def test_a_call_that_was_not_sent_goes_to_the_next_replica(failure: Failure) -> None:
     one, other = FakeUpstream(wire(failure, Phase.NOT_SENT)), FakeUpstream()
     path = Path(one, other)
@@ -310,7 +316,7 @@ async def test_a_named_server_outside_a_group_gets_its_call_again_when_it_is_bac
 
 
 async def test_a_server_that_refuses_for_lack_of_room_is_not_asked_again() -> None:
-    upstream = FakeUpstream(wire(Failure.REFUSED_HERE, Phase.NOT_SENT, message="too many calls in flight or waiting"))
+    upstream = FakeUpstream(wire(Failure.FULL, Phase.NOT_SENT))
     error = await Path(upstream).refused()
     assert (error.kind, len(upstream.executed)) == (OVERLOADED, 1)
 

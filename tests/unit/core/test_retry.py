@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mcp_proxy.config.model import RetryRules
-from mcp_proxy.core.retry import RetryBudget, is_idempotent, may_retry
+from mcp_proxy.core.retry import RetryBudget, RetryBudgets, is_idempotent, may_retry
 from mcp_proxy.core.upstream.failures import Failure, Phase, WireError
 from tests.unit.core.fakes import FakeClock, tool
 
@@ -15,7 +15,8 @@ MATRIX: dict[Failure, tuple[bool, bool, bool, bool]] = {
     Failure.UNREACHABLE: (True, True, True, False),
     Failure.LOST: (True, True, True, False),
     Failure.SESSION_LOST: (True, True, True, False),
-    Failure.REFUSED_HERE: (True, True, True, False),
+    Failure.RESTING: (True, True, True, False),
+    Failure.FULL: (True, True, True, False),
     Failure.BUSY: (True, True, True, False),
     Failure.TIMEOUT: (False, False, False, False),
     Failure.BAD_REPLY: (True, False, True, False),
@@ -112,3 +113,10 @@ def test_calls_of_long_ago_do_not_count() -> None:
     clock.advance(25)
     budget.count_call()
     assert taken(budget, 100) == 3
+
+
+def test_retries_towards_one_server_use_up_nobody_elses() -> None:
+    budgets = RetryBudgets(FakeClock())
+    assert taken(budgets.of("dead"), 10) == 3
+    assert budgets.of("other").take()
+    assert not budgets.of("dead").take()

@@ -66,9 +66,20 @@ async def test_at_the_mcp_door_a_query_token_counts_for_nothing(edge: Edge, path
     assert edge.scopes[0]["query_string"] == b""
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/", "/tools"])
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/"])
 @pytest.mark.parametrize("where", ["header", "query"])
-async def test_a_bad_token_is_refused_on_every_path_and_repeated_nowhere(edge: Edge, path: str, where: str) -> None:
+async def test_at_paths_for_everybody_a_bad_token_counts_as_none(edge: Edge, path: str, where: str) -> None:
+    scope = http(path, bearer(f"Bearer {BAD}")) if where == "header" else http(path, query=f"token={BAD}".encode())
+    assert (await edge.send(scope)).status == 200
+    assert edge.scopes[0][PRINCIPAL_KEY] is None
+    assert BAD not in edge.stream.getvalue()
+
+
+@pytest.mark.parametrize("path", ["/tools", "/servers", "/healthy"])
+@pytest.mark.parametrize("where", ["header", "query"])
+async def test_a_bad_token_is_refused_on_every_other_path_and_repeated_nowhere(
+    edge: Edge, path: str, where: str
+) -> None:
     scope = http(path, bearer(f"Bearer {BAD}")) if where == "header" else http(path, query=f"token={BAD}".encode())
     answer = await edge.send(scope)
     assert (answer.status, answer.error["type"]) == (401, "unauthorized")
@@ -91,15 +102,15 @@ async def test_a_bad_token_is_refused_at_a_websocket(edge: Edge) -> None:
      f"Bearer {GOOD},Bearer {GOOD}", f"Bearer\t{GOOD}", f"Bearer, {GOOD}"],
 )  # fmt: skip
 async def test_an_authorization_that_is_no_bearer_token_is_refused(edge: Edge, value: str) -> None:
-    answer = await edge.send(http(headers=bearer(value)))
+    answer = await edge.send(http("/tools", headers=bearer(value)))
     assert answer.status == 401
     assert edge.verifier.asked == []
     assert edge.scopes == []
 
 
 async def test_an_empty_query_token_is_refused(edge: Edge) -> None:
-    assert (await edge.send(http(query=b"token="))).status == 401
-    assert (await edge.send(http(query=b"token"))).status == 401
+    assert (await edge.send(http("/tools", query=b"token="))).status == 401
+    assert (await edge.send(http("/tools", query=b"token"))).status == 401
 
 
 async def test_more_than_one_token_is_refused_even_when_they_agree(edge: Edge) -> None:

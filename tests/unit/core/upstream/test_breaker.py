@@ -43,7 +43,7 @@ def played(script: str) -> tuple[Breaker, FakeClock]:
             clock.advance(int(word))
             continue
         for letter in word:
-            {"s": breaker.succeeded, "f": breaker.failed, "a": breaker.abandoned, "b": breaker.begin}[letter]()
+            {"s": breaker.succeeded, "f": breaker.failed, "a": breaker.ended, "b": breaker.begin}[letter]()
     return breaker, clock
 
 

@@ -28,7 +28,7 @@ async def test_beyond_the_limit_calls_are_refused_at_once_and_say_that_nothing_w
         with pytest.raises(WireError) as raised:
             async with bulkhead:
                 pytest.fail("a second call got in")
-    assert (raised.value.failure, raised.value.phase) == (Failure.REFUSED_HERE, Phase.NOT_SENT)
+    assert (raised.value.failure, raised.value.phase) == (Failure.FULL, Phase.NOT_SENT)
     assert raised.value.retry_after == 1
     assert bulkhead.inside == 0
 

@@ -25,6 +25,8 @@ REFUSED = WireError(Failure.UNREACHABLE, Phase.NOT_SENT, "connection refused")
 class FakeWire:
     """Lists its tools, answers checks, and answers calls as told."""
 
+    last_words = ""
+
     def __init__(self, *tools: str) -> None:
         self.tools = list(tools)
         self.on_call: Exception | None = None
@@ -224,7 +226,7 @@ async def test_five_failures_in_a_row_open_the_breaker_and_the_server_is_degrade
     for _ in range(5):
         await bench.failed()
     error = await bench.failed()
-    assert (error.failure, error.phase) == (Failure.REFUSED_HERE, Phase.NOT_SENT)
+    assert (error.failure, error.phase) == (Failure.RESTING, Phase.NOT_SENT)
     assert wire.executed == 5
     assert bench.upstream.state is State.DEGRADED
     assert not bench.upstream.is_available

@@ -1,0 +1,53 @@
+"""Noticing that the client has left while its request is being worked on, for handlers that speak plain ASGI.
+
+Quart does this for its own routes. Most requests are answered before it pays to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.edge.body import ClientGone
+from mcp_proxy.edge.types import Receive
+
+T = TypeVar("T")
+LOOK_AFTER = 0.05
+"""Seconds after which the client's presence is watched."""
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves; then `ClientGone`.
+
+    The body must have been read: nothing but the disconnect is expected of ``receive`` any more.
+    """
+    worker = asyncio.current_task()
+    assert worker is not None
+    gone = False
+
+    def failed(_: str, __: BaseException) -> None:
+        worker.cancel()
+
+    watchers = TaskSet(failed)
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        worker.cancel()
+
+    timer = asyncio.get_running_loop().call_later(LOOK_AFTER, lambda: watchers.spawn(watch(), "client presence"))
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # Cancelled by the server as well as by us: then it is the server's wish that counts.
+        if gone and worker.uncancel() == 0:
+            raise ClientGone("the client left before its request was answered") from None
+        raise
+    finally:
+        timer.cancel()
+        if len(watchers):
+            await watchers.close()
