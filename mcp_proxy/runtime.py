@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.ids import IdSource, random_id
@@ -64,6 +66,10 @@ class Runtime:
     async def start(self) -> None:
         """Begin: returns at once, everything slow goes on behind it."""
         self._running = True
+        if not _writable(self.settings.state_dir):
+            self.log.warning(
+                "state_dir_not_writable", path=str(self.settings.state_dir), reason="tokens cannot be revoked"
+            )
         self._tasks.spawn(self.revocations.watch(), "revocations")
         if self.keys is not None:
             self._tasks.spawn(self.keys.watch(), "keys")
@@ -93,3 +99,11 @@ class Runtime:
     def task_failed(self, name: str, error: BaseException) -> None:
         """Where failures of background tasks are reported."""
         self.log.error("task_failed", task=name, reason=f"{type(error).__name__}: {error}")
+
+
+def _writable(directory: Path) -> bool:
+    """Whether the directory, or the nearest one above it that exists, can be written to."""
+    for place in (directory, *directory.absolute().parents):
+        if place.exists():
+            return place.is_dir() and os.access(place, os.W_OK)
+    return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import ssl
 from collections.abc import Callable, Coroutine
@@ -61,6 +62,7 @@ async def _serve(app: ProxyApp, settings: Settings, on_listening: Callable[[int]
         closing.cancel()
         await app.runtime.stop()
         await tasks.close()
+        app.runtime.log.info("stopped")
 
 
 async def _drain(app: ProxyApp, settings: Settings, stopping: _Stop) -> None:
@@ -117,12 +119,8 @@ class _BoundConfig(Config):
     def bind_now(self) -> None:
         """Bind and listen. Raises `StartError`."""
         where = self.bind[0]
-        try:
-            if self.ssl_enabled:
-                self.create_ssl_context()
-        except (ssl.SSLError, OSError) as error:
-            text = f"the certificate or key cannot be used ({type(error).__name__}); see --certfile and --keyfile"
-            raise StartError(text) from None
+        if self.ssl_enabled:
+            check_certificate(self)
         try:
             self._sockets = super().create_sockets()
         except OSError as error:
@@ -145,6 +143,19 @@ class _BoundConfig(Config):
         """What `bind_now` made."""
         assert self._sockets is not None
         return self._sockets
+
+
+def check_certificate(config: Config) -> None:
+    """Raises `StartError` when the certificate or its key cannot be used."""
+    for file in (config.certfile, config.keyfile):
+        if file is not None and not os.access(file, os.R_OK):
+            raise StartError(f"{file} cannot be read; see --certfile and --keyfile")
+    try:
+        config.create_ssl_context()
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        text = f"the certificate and key cannot be used ({reason}); see --certfile and --keyfile"
+        raise StartError(text) from None
 
 
 def _config(settings: Settings) -> _BoundConfig:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mcp_proxy.base.errors import StartError
@@ -60,6 +60,15 @@ Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "OFF"
 def _setting(default: Any, env: str, help: str, *, flag: str | None = None, group: str = "Serving") -> Any:
     """One row of the table: environment name, meaning, and the flag of ``serve`` where there is one."""
     return Field(default, validation_alias=env, description=help, json_schema_extra={"flag": flag, "group": group})
+
+
+_ACCEPTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "on or off",
+}
+"""What the library says less plainly."""
 
 
 class Settings(BaseSettings):
@@ -184,6 +193,12 @@ class Settings(BaseSettings):
         word = _switch(value)
         return word if isinstance(word, bool) else False
 
+    @model_validator(mode="after")
+    def _tls_pair(self) -> Settings:
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("TLS needs both --certfile and --keyfile")
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
@@ -278,10 +293,14 @@ def _explain(
     rows = {row.field: row for row in table} | {row.env: row for row in table}
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
+        if not problem["loc"]:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+            continue
         row = rows[str(problem["loc"][0])]
         name = row.flag if row.field in flags and row.flag else row.env
         given = "" if row.secret else f" is {str(values.get(row.field))[:80]!r}"
         wanted = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        wanted = _ACCEPTED.get(problem["type"], wanted)
         lines.append(f"{name}{given}; accepted: {wanted} ({row.help})")
     return "; ".join(dict.fromkeys(lines))
 

@@ -51,6 +51,9 @@ def _finite(text: str) -> float:
     return value
 
 
+_strict = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+
+
 def read_strict(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """Parse JSON from a caller.
 
@@ -63,10 +66,12 @@ def read_strict(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         raise JsonError(f"not UTF-8 at byte {error.start}") from None
     if not text.strip():
         raise JsonError("empty")
+    if text.startswith("\ufeff"):
+        raise JsonError("a byte order mark (BOM) stands in front")
     if _SURROGATE.search(text):
         _check_surrogates(data)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = _strict.decode(text)
     except json.JSONDecodeError as error:
         raise JsonError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:

@@ -38,7 +38,7 @@ def check(env_example: bool, **flags: Any) -> None:
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}")
     _print_settings(loaded.settings)
-    _print_servers(servers)
+    _print_servers(servers, demo=plan.demo)
     if problem is not None:
         raise StartError(problem)
     bad = bool(servers.refused) or any(finding.grade is Grade.UNSUPPORTED for finding in servers.findings)
@@ -72,14 +72,14 @@ def _print_settings(settings: Settings) -> None:
         click.echo(f"  {row.env} = {shown}{changed}")
 
 
-def _print_servers(servers: Servers) -> None:
+def _print_servers(servers: Servers, *, demo: bool) -> None:
     click.echo("Servers")
     if not servers.specs and not servers.refused:
-        click.echo("  none: serve starts the built-in demo server")
+        click.echo("  none" + (": serve starts the built-in demo server" if demo else ""))
     for spec in servers.specs:
         shown = describe(spec)
         where = shown.get("url") or " ".join([shown.get("command", ""), *shown.get("args", [])])
-        state = "  (disabled)" if spec.disabled else ""
+        state = "  (disabled)" if spec.disabled else f"  (group {spec.group})" if spec.group else ""
         click.echo(f"  {spec.name}: {spec.transport} {where}{state}  [{spec.source}]")
     for refused in servers.refused:
         click.echo(f"  {refused.name}: REFUSED, {refused.reason}  [{refused.source}]")

@@ -47,6 +47,8 @@ def _checked(status: int, data: bytes) -> Any:
 async def _http(where: Where, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
     import aiohttp
 
+    if not where.url.startswith(("http://", "https://")):
+        raise StartError(f"--url must begin with http:// or https://, and is {where.url[:80]!r}")
     headers = {"Authorization": f"Bearer {where.token}"} if where.token else {}
     try:
         async with (
@@ -78,6 +80,8 @@ async def _local(config: tuple[str, ...], method: str, path: str, body: Mapping[
     try:
         for upstream in app.runtime.manager.upstreams:
             await upstream.wait_settled()
+            if upstream.era is None and not upstream.spec.disabled:
+                click.echo(f"mcp-proxy-api: {upstream.spec.name} is not connected: {upstream.last_error}", err=True)
         client = app.test_client()
         response = await client.open(path, method=method, json=body, headers={"Host": "localhost"})
         return _checked(response.status_code, await response.get_data(as_text=False))

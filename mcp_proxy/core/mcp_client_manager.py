@@ -151,6 +151,8 @@ class McpClientManager:
         """The server that may have the tool but has never been connected, if there is one: it is down, not unknown."""
         named = server if server is not None else self._prefix(method, principal)
         if named is not None:
+            if self.is_refused(named, principal):
+                return named
             members = self.find(named, principal).members
         else:
             # A bare name: only servers that are still being connected for the first time leave it open.
@@ -161,19 +163,23 @@ class McpClientManager:
 
     def _prefix(self, method: str, principal: Principal) -> str | None:
         """The server or group whose full name for some tool ``method`` looks like, if there is one."""
-        for spec in self.specs.values():
-            for owner in filter(None, (spec.name, spec.group)):
-                if method.startswith((f"{owner}.", f"{owner}__")) and principal.sees_server(spec.name, spec.group):
-                    return owner
+        owners = [(owner, spec) for spec in self.specs.values() for owner in filter(None, (spec.name, spec.group))]
+        for owner, spec in owners:
+            if method.startswith((f"{owner}.", f"{owner}__")) and principal.sees_server(spec.name, spec.group):
+                return owner
+        for refused in self.refused:
+            if method.startswith((f"{refused.name}.", f"{refused.name}__")) and principal.sees_server(refused.name):
+                return refused.name
         return None
 
     def _unusable(self, name: str) -> ProxyError:
         refused = next((one.reason for one in self.refused if one.name == name), None)
         if refused is not None:
-            return ProxyError(UPSTREAM_UNAVAILABLE, f"{name} is not usable as configured: {refused}")
+            text = f"{name} is not usable as configured: {refused}"
+            return ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": name})
         upstream = self._upstreams[name]
         if upstream.spec.disabled:
-            return ProxyError(UPSTREAM_UNAVAILABLE, f"{name} is disabled")
+            return ProxyError(UPSTREAM_UNAVAILABLE, f"{name} is disabled", details={"server": name})
         upstream.poke()
         text = f"{name} is not connected: {upstream.last_error or 'still connecting'}"
         return ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": name}, retry_after=upstream.retry_after())

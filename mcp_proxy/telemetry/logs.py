@@ -94,7 +94,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
     if settings.log_dir is not None:
 
         def report(error: OSError) -> None:
-            log.error("log file not written", path=str(settings.log_dir), reason=error.strerror or str(error))
+            log.error("log_file_not_written", path=str(settings.log_dir), reason=error.strerror or str(error))
 
         output.files = LogFiles(settings.log_dir, clock=clock, on_error=report)
     _route_foreign(log)

@@ -78,7 +78,8 @@ def _at_server(catalog: Catalog, named: Named, principal: Principal, method: str
         entries = [entry for entry in _visible(table.get(method, ()), principal) if entry.server in members]
         if entries:
             return _preferring(entries, named.preferred)
-    raise _unknown(method)
+    where = named.preferred or named.members[0].group or ""
+    raise _unknown(method, where)
 
 
 def _preferring(entries: Sequence[Entry], preferred: str | None) -> Target:
@@ -112,8 +113,9 @@ def _visible(entries: Sequence[Entry], principal: Principal) -> list[Entry]:
     return [e for e in entries if principal.sees_tool(e.tool.name, e.server, e.spec.group)]
 
 
-def _unknown(method: str) -> ProxyError:
-    return ProxyError(TOOL_NOT_FOUND, f"there is no tool called {method[:200]!r}; GET /tools/list lists them")
+def _unknown(method: str, where: str | None = None) -> ProxyError:
+    owner = "there is no" if where is None else f"{where} has no"
+    return ProxyError(TOOL_NOT_FOUND, f"{owner} tool called {method[:200]!r}; GET /tools/list lists them")
 
 
 def _ambiguous(method: str, entries: Sequence[Entry]) -> ProxyError:

@@ -10,9 +10,11 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Protocol
 
 import aiohttp
+from yarl import URL
 
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 
@@ -96,7 +98,9 @@ class AiohttpExchange:
         # Until the library reports a failed connection, the bytes must be taken as sent.
         attempt.phase = Phase.SENT
         try:
-            response = await session.request(method, url, headers=headers, data=_payload(body), allow_redirects=False)
+            response = await session.request(
+                method, _parsed(url), headers=headers, data=_payload(body), allow_redirects=False
+            )
         except _NOT_SENT as error:
             attempt.phase = Phase.NOT_SENT
             raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _connect_reason(error)) from None
@@ -108,6 +112,15 @@ class AiohttpExchange:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+@lru_cache(maxsize=1024)
+def _parsed(url: str) -> URL:
+    """An upstream has one URL or two, and they come with every request."""
+    try:
+        return URL(url)
+    except ValueError:
+        raise aiohttp.InvalidURL(url) from None
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

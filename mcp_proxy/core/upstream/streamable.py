@@ -12,6 +12,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mcp_proxy.base.json import JsonError, Raw
@@ -39,6 +40,7 @@ _SHORTEST_POLL, _LONGEST_POLL = 50, 30_000
 """Milliseconds between looks at a stream that ended early, whatever the server wishes."""
 
 
+@lru_cache(maxsize=4096)
 def header_value(text: str) -> str:
     """A value as the mirrored headers carry it: plain, or base64 with a sentinel (streamable-http, Custom Headers)."""
     if _PLAIN.fullmatch(text) and not (text.startswith("=?base64?") and text.endswith("?=")):

@@ -308,7 +308,7 @@ def test_a_log_directory_that_cannot_be_written_is_reported_once(tmp_path: Path)
     log = made(out, log_dir=tmp_path / "file" / "logs")
     log.info("one")
     log.info("two")
-    assert [line["event"] for line in lines(out)].count("log file not written") == 1
+    assert [line["event"] for line in lines(out)].count("log_file_not_written") == 1
     assert [line["event"] for line in lines(out) if line["event"] in ("one", "two")] == ["one", "two"]
 
 
