@@ -63,11 +63,11 @@ class RequestLog:
 
     async def _unanswered(self, scope: Scope, exchange: _Exchange, record: RequestRecord) -> None:
         if not exchange.gone:
-            self._log.error("request left without an answer", request_id=record.request_id, path=record.path)
+            self._log.error("request_unanswered", request_id=record.request_id, path=record.path)
             await self._answer(scope, exchange, _internal_error())
 
     async def _failed(self, scope: Scope, exchange: _Exchange, record: RequestRecord, error: Exception) -> None:
-        self._log.exception("unhandled exception", request_id=record.request_id, path=record.path, exc_info=error)
+        self._log.exception("unhandled_exception", request_id=record.request_id, path=record.path, exc_info=error)
         record.error = INTERNAL_ERROR.type
         await self._answer(scope, exchange, _internal_error())
 

@@ -233,7 +233,7 @@ class _Output:
             self.files.write(file_line)
         if self._stream.write(line) and self._stream.lost and self.log is not None:
             lost, self._stream.lost = self._stream.lost, 0
-            self.log.error("log lines lost", lines=lost)
+            self.log.error("log_lines_lost", lines=lost)
 
     debug = info = warning = error = critical = write
 

@@ -95,7 +95,7 @@ async def test_a_fault_of_our_own_is_500_without_what_went_wrong_but_logged_with
         assert refusal(reply) == (500, "internal_error")
         assert b"inner" not in reply.body
         assert b"Traceback" not in reply.body
-        (failed,) = inside.lines(level="error", event="unhandled exception")
+        (failed,) = inside.lines(level="error", event="unhandled_exception")
         assert "the-inner-reason" in failed["exception"]
         assert failed["request_id"] == error_of(reply)["request_id"]
         (line,) = inside.lines(event="request", request_id=error_of(reply)["request_id"])

@@ -128,7 +128,7 @@ async def test_an_exception_after_the_answer_began_leaves_it_incomplete(make_edg
 async def test_an_exception_after_a_whole_answer_is_logged_beside_its_status(make_edge: MakeEdge) -> None:
     edge = make_edge(failing(ValueError("afterwards"), START, {"type": "http.response.body", "body": b"a"}))
     assert (await edge.send(http())).status == 200
-    assert [line["event"] for line in edge.lines] == ["unhandled exception", "request"]
+    assert [line["event"] for line in edge.lines] == ["unhandled_exception", "request"]
     assert (edge.requests[0]["status_code"], edge.requests[0]["error"]) == (200, "internal_error")
 
 

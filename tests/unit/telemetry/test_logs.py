@@ -247,7 +247,7 @@ def test_a_reader_that_stalls_costs_lines_and_is_told_how_many() -> None:
             log.info("back")
             text = reader.read().decode()
     events = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    assert [event["event"] for event in events] == ["back", "log lines lost"]
+    assert [event["event"] for event in events] == ["back", "log_lines_lost"]
     assert events[1]["lines"] > 100
 
 
