@@ -5,7 +5,6 @@ Immutable; a tool whose definition has not changed is the same object in the nex
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
@@ -14,9 +13,8 @@ from typing import Any
 import jsonschema_rs
 
 from mcp_proxy.base.json import encode
+from mcp_proxy.core.catalog.mirrored import headers_of
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_MIRRORED_TYPES = frozenset({"string", "integer", "boolean"})
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
@@ -64,14 +62,14 @@ class Tool:
         return pointer, _reason(error)
 
     @cached_property
-    def mirrored(self) -> tuple[tuple[tuple[str, ...], str], ...]:
-        """Arguments that are repeated as HTTP headers: (path of property names, header). See `header_arguments`."""
-        return tuple(_annotated(self.definition.get("inputSchema"), ()))
+    def mirrored(self) -> Mapping[tuple[str, ...], str]:
+        """Arguments that are repeated as HTTP headers: paths of property names, and the headers."""
+        return headers_of(self.definition.get("inputSchema"))
 
     def header_arguments(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """The ``Mcp-Param-*`` headers of a modern call (streamable-http, Custom Headers), values not yet encoded."""
         headers: dict[str, str] = {}
-        for path, header in self.mirrored:
+        for path, header in self.mirrored.items():
             value: Any = arguments
             for key in path:
                 value = value.get(key) if isinstance(value, dict) else None
@@ -109,22 +107,6 @@ def _reason(error: jsonschema_rs.ValidationError) -> str:
     ):
         return f"does not satisfy {rule} {encode(next(iter(facts.values()))).decode()[:200]}"
     return f"does not satisfy {rule}"
-
-
-def _annotated(schema: object, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
-    """Properties with a valid ``x-mcp-header``, reachable through ``properties`` alone."""
-    found: list[tuple[tuple[str, ...], str]] = []
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict) or len(path) >= 16:
-        return found
-    for key, part in properties.items():
-        if not isinstance(part, dict):
-            continue
-        header = part.get("x-mcp-header")
-        if isinstance(header, str) and _TOKEN.fullmatch(header) and part.get("type") in _MIRRORED_TYPES:
-            found.append(((*path, key), f"Mcp-Param-{header}"))
-        found += _annotated(part, (*path, key))
-    return found
 
 
 def _sorted(value: Any) -> Any:

@@ -17,6 +17,7 @@ from mcp_proxy.base.json import MAX_DEPTH, Raw, deeper_than
 from mcp_proxy.base.protocol import UNSUPPORTED_VERSION
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
+from mcp_proxy.core.catalog.mirrored import fault as mirrored_fault
 from mcp_proxy.core.catalog.tool import Tool, adopt
 from mcp_proxy.core.upstream.backoff import Backoff
 from mcp_proxy.core.upstream.breaker import Breaker, BreakerState
@@ -390,9 +391,14 @@ class Upstream:
                 definitions = await link.list_tools()
         except TimeoutError:
             raise WireError(Failure.TIMEOUT, Phase.NOT_SENT, "tools/list was not answered in time") from None
-        usable = [one for one in definitions if not deeper_than(one, MAX_DEPTH)]
-        if len(usable) < len(definitions):
-            self._log.warning("tools_dropped", server=self.spec.name, count=len(definitions) - len(usable))
+        mirrors = link.terms.era is Era.MODERN and self._transport is not Transport.STDIO
+        usable = []
+        for definition in definitions:
+            reason = _unusable(definition, mirrors=mirrors)
+            if reason is None:
+                usable.append(definition)
+            else:
+                self._log.warning("tool_dropped", server=self.spec.name, tool=definition["name"], reason=reason)
         self.tools = adopt(usable, self.tools)
 
     async def _check(self, link: Link) -> None:
@@ -452,6 +458,15 @@ class Upstream:
         if message.method == "notifications/tools/list_changed":
             self._relist = True
             self._wake.set()
+
+
+def _unusable(definition: Mapping[str, Any], *, mirrors: bool) -> str | None:
+    """Why a tool cannot be offered, or None. ``mirrors``: its calls repeat arguments as HTTP headers."""
+    if deeper_than(definition, MAX_DEPTH):
+        return f"its definition is nested deeper than {MAX_DEPTH}"
+    if mirrors and (fault := mirrored_fault(definition.get("inputSchema"))) is not None:
+        return f"x-mcp-header: {fault}"
+    return None
 
 
 def _mirrored(link: Link, tool: Tool, arguments: Mapping[str, Any]) -> Mapping[str, str] | None:

@@ -143,7 +143,7 @@ def test_the_headers_are_those_that_the_sdk_finds() -> None:
     valid = {"type": "object", "properties": dict(MIRROR.definition["inputSchema"]["properties"])}
     for odd in ("ratio", "bad", "list"):
         del valid["properties"][odd]
-    ours = {path: header.removeprefix("Mcp-Param-") for path, header in tool("t", inputSchema=valid).mirrored}
+    ours = {path: header.removeprefix("Mcp-Param-") for path, header in tool("t", inputSchema=valid).mirrored.items()}
     assert ours == sdk.x_mcp_header_map(valid)
 
 

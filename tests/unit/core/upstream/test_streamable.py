@@ -503,3 +503,37 @@ async def test_an_upstream_without_a_stream_says_so(bench: Bench) -> None:
     with pytest.raises(WireError, match="HTTP 405"):
         await bench.wire.stream()
     assert bench.exchange.all_closed
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, -32000, "card charged, but the user session has expired"),
+        (404, -32002, "Resource not found"),
+        (404, -32601, "Session not found"),
+        (400, -32000, "Session not found in the booking system"),
+    ],
+)
+async def test_an_error_that_only_speaks_of_sessions_is_an_answer_and_no_reason_to_send_again(
+    bench: Bench, status: int, code: int, message: str
+) -> None:
+    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}}
+    bench.legacy("s1").answers(as_json(error, status))
+    attempt = Attempt()
+    with pytest.raises(RpcError) as raised:
+        await bench.wire.request(CALL, attempt)
+    assert (raised.value.code, raised.value.message) == (code, message)
+    assert attempt.phase is not Phase.NOT_SENT
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Session not found", "Bad Request: No valid session ID provided", "Session terminated", "Invalid session ID",
+     "Bad Request: Mcp-Session-Id header is required", "Not Found: Invalid session ID"],
+)  # fmt: skip
+async def test_the_words_of_the_common_servers_for_a_lost_session_are_understood(bench: Bench, message: str) -> None:
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": message}}
+    bench.legacy("s1").answers(as_json(error, 400))
+    with pytest.raises(WireError) as raised:
+        await bench.wire.request(CALL, Attempt())
+    assert (raised.value.failure, raised.value.phase) == (Failure.SESSION_LOST, Phase.NOT_SENT)

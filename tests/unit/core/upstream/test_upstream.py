@@ -15,6 +15,7 @@ from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.upstream import State, Upstream
 from mcp_proxy.core.upstream.wire import Era, Outgoing, Terms, Wire
+from tests.harness import eventually
 from tests.unit.core.fakes import FakeClock, RecordingLog, server, tool
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +31,8 @@ class FakeWire:
     def __init__(self, *tools: str) -> None:
         self.tools = list(tools)
         self.on_call: Exception | None = None
+        self.on_check: Exception | None = None
+        self.definitions: list[dict[str, Any]] | None = None
         self.hold: asyncio.Event | None = None
         self.executed = 0
         self.closed = False
@@ -38,7 +41,9 @@ class FakeWire:
 
     async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
         if out.method == "tools/list":
-            return Raw(encode({"tools": [{"name": name} for name in self.tools]}))
+            return Raw(encode({"tools": self.definitions or [{"name": name} for name in self.tools]}))
+        if out.method == "server/discover" and self.on_check is not None:
+            raise self.on_check
         if out.method == "tools/call":
             self.executed += 1
             attempt.phase = Phase.SENT
@@ -354,3 +359,78 @@ async def test_a_call_to_a_server_that_is_down_brings_the_next_attempt_forward(b
     bench.clock.advance(2)
     await bench.failed()
     await bench.until(lambda: bench.dialer.attempts == 2)
+
+
+class Busy(FakeWire):
+    """Answers its first listing and checks; further listings end as told."""
+
+    def __init__(self, *tools: str, relist: Exception) -> None:
+        super().__init__(*tools)
+        self.listed = 0
+        self.relist = relist
+
+    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+        if out.method == "tools/list":
+            self.listed += 1
+            if self.listed > 1:
+                raise self.relist
+        return await super().request(out, attempt)
+
+
+async def announced(bench: Bench, wire: Busy) -> None:
+    assert bench.dialer.incoming is not None
+    bench.dialer.incoming(Incoming("notifications/tools/list_changed", None))
+    await eventually(lambda: wire.listed >= 2, 5)
+    await bench.turns()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RpcError(-32603, "busy"),
+        WireError(Failure.TIMEOUT, Phase.SENT, "late"),
+        WireError(Failure.BAD_REPLY, Phase.STREAMING, "odd"),
+    ],
+    ids=repr,
+)
+async def test_a_listing_that_fails_after_an_announcement_keeps_the_link_and_the_tools(error: Exception) -> None:
+    bench, wire = Bench(), Busy("a", relist=error)
+    await bench.runs(wire)
+    await announced(bench, wire)
+    assert bench.upstream.state in (State.CONNECTED, State.DEGRADED)
+    assert [tool.name for tool in bench.upstream.tools] == ["a"]
+    assert not wire.closed
+    await bench.tasks.close()
+
+
+async def test_a_tool_defined_too_deep_is_left_out_and_the_others_stay() -> None:
+    bench, wire = Bench(), FakeWire("good")
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"items": deep}
+    wire.definitions = [{"name": "good"}, {"name": "deep", "inputSchema": deep}]
+    await bench.runs(wire)
+    assert [tool.name for tool in bench.upstream.tools] == ["good"]
+    await bench.tasks.close()
+
+
+async def test_a_server_that_no_longer_speaks_the_era_is_asked_again() -> None:
+    bench, old, new = Bench(), FakeWire("a"), FakeWire("b")
+    await bench.runs(old)
+    old.on_call = RpcError(-32022, "unsupported protocol version")
+    old.on_check = RpcError(-32601, "method not found")
+    bench.dialer.outcomes.append(new)
+    with pytest.raises(RpcError):
+        await bench.call()
+    await eventually(lambda: [tool.name for tool in bench.upstream.tools] == ["b"], 5)
+    await bench.tasks.close()
+
+
+async def test_a_tool_whose_mirrored_headers_are_not_valid_is_left_out_and_said() -> None:
+    bench, wire = Bench(), FakeWire("good")
+    bad = {"type": "object", "properties": {"a": {"type": "number", "x-mcp-header": "A"}}}
+    wire.definitions = [{"name": "good"}, {"name": "bad", "inputSchema": bad}]
+    await bench.runs(wire)
+    assert [tool.name for tool in bench.upstream.tools] == ["good"]
+    assert any(fields.get("tool") == "bad" for _, event, fields in bench.log.lines if event == "tool_dropped")
+    await bench.tasks.close()
