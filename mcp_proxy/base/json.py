@@ -16,10 +16,12 @@ import msgspec
 MAX_DEPTH = 64
 
 Raw = msgspec.Raw
+Fields = dict[str, Raw]
+"""One JSON object, opened one level: the values are still the bytes they were."""
 encode = msgspec.json.Encoder().encode
 """Object to compact JSON bytes; ``Raw`` values are spliced as they are."""
 
-_fields = msgspec.json.Decoder(dict[str, Raw])
+_fields = msgspec.json.Decoder(Fields)
 _any = msgspec.json.Decoder()
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -109,7 +111,7 @@ def _containers(item: dict[str, Any] | list[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, (dict, list))]
 
 
-def decode_fields(data: bytes | Raw) -> dict[str, Raw]:
+def decode_fields(data: bytes | Raw) -> Fields:
     """Open one JSON object from an upstream; each value stays raw.
 
     Raises `JsonError` when it is not one JSON object in UTF-8.

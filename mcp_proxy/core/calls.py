@@ -24,7 +24,7 @@ from mcp_proxy.base.errors import (
     UPSTREAM_UNAVAILABLE,
     ProxyError,
 )
-from mcp_proxy.base.json import JsonError, Raw, decode, decode_fields
+from mcp_proxy.base.json import Fields, JsonError, decode
 from mcp_proxy.base.protocol import INVALID_PARAMS, MISSING_CLIENT_CAPABILITY
 from mcp_proxy.core.audit import AuditEvent, AuditSink
 from mcp_proxy.core.auth.principal import Principal, Scope
@@ -70,7 +70,7 @@ class Progress:
 class Outcome:
     """The upstream's result, opened one level: its values are raw JSON and go to the caller as they are."""
 
-    fields: Mapping[str, Raw]
+    fields: Fields
     server: str
     is_error: bool
 
@@ -143,7 +143,7 @@ class CallPath:
             progress.attempts += 1
             attempt = Attempt()
             try:
-                raw = await upstream.call(
+                fields = await upstream.call(
                     entry.tool, call.arguments, deadline=deadline, attempt=attempt, on_message=call.on_message
                 )
             except RpcError as error:
@@ -155,7 +155,7 @@ class CallPath:
                 if not again or not await self._can_retry(budget, upstreams, tried, error, deadline):
                     raise _wire_error(error, entry.server, idempotent) from None
                 continue
-            return _outcome(raw, entry.server)
+            return _outcome(fields, entry.server)
 
     def _timeout(self, target: Target) -> float:
         own = target.entries[0].spec.timeout
@@ -219,14 +219,13 @@ def _validate(entry: Entry, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _outcome(raw: Raw, server: str) -> Outcome:
+def _outcome(fields: Fields, server: str) -> Outcome:
     try:
-        fields = decode_fields(raw)
         is_error = "isError" in fields and decode(fields["isError"]) is True
         kind = decode(fields["resultType"]) if "resultType" in fields else "complete"
         asked = decode(fields["inputRequests"]) if "inputRequests" in fields else {}
     except JsonError:
-        raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that is not an object") from None
+        raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that cannot be read") from None
     if kind == "input_required":
         raise ProxyError(
             INPUT_REQUIRED,

@@ -82,7 +82,7 @@ class AiohttpExchange:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
                 headers={"User-Agent": "mcp-proxy-api", "Accept-Encoding": "identity"},
-                read_bufsize=256 * 1024,
+                read_bufsize=1024 * 1024,
                 max_line_size=32 * 1024,
                 max_field_size=32 * 1024,
             )
@@ -168,9 +168,14 @@ class _AiohttpResponse:
     async def chunks(self) -> AsyncIterator[bytes]:
         content = self._response.content
         try:
-            while chunk := await content.readany():
-                self._attempt.phase = Phase.STREAMING
-                yield chunk
+            while True:
+                # Piece by piece as they came in: joining them is left to whoever needs the whole.
+                chunk, end_of_http_chunk = await content.readchunk()
+                if chunk:
+                    self._attempt.phase = Phase.STREAMING
+                    yield chunk
+                elif not end_of_http_chunk:
+                    return
         except _BROKEN as error:
             raise WireError(
                 Failure.LOST, self._attempt.phase, f"the answer broke off ({type(error).__name__})"

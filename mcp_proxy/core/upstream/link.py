@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from mcp_proxy.base.json import JsonError, Raw, decode, encode
+from mcp_proxy.base.json import Fields, JsonError, Raw, decode, encode
 from mcp_proxy.base.protocol import (
     LATEST_LEGACY,
     LATEST_MODERN,
@@ -86,14 +86,12 @@ async def _handshake(wire: Wire) -> Terms:
     return Terms(Era.LEGACY, version, _mapping(result.get("capabilities")), _mapping(result.get("serverInfo")))
 
 
-def _object(raw: Raw) -> dict[str, Any]:
+def _object(fields: Fields) -> dict[str, Any]:
+    """A result of ours to read, decoded. Raises `WireError`."""
     try:
-        value = decode(raw)
+        return {name: decode(value) for name, value in fields.items()}
     except JsonError:
-        value = None
-    if not isinstance(value, dict):
-        raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "a result that is not an object")
-    return value
+        raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "a result that cannot be read") from None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -119,7 +117,7 @@ class Link:
         *,
         headers: Mapping[str, str] | None = None,
         on_message: OnIncoming | None = None,
-    ) -> Raw:
+    ) -> Fields:
         """One request in the upstream's era; the raw result. Raises `RpcError`, `WireError`."""
         if self._meta is not None:
             params = {**params, "_meta": self._meta}

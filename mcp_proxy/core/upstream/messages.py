@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mcp_proxy.base.json import JsonError, Raw, decode, decode_fields, encode
+from mcp_proxy.base.json import Fields, JsonError, Raw, decode, decode_fields, encode
 from mcp_proxy.core.upstream.failures import RpcError
 
 _ABSENT = Raw(b"")
@@ -24,7 +24,7 @@ class _Envelope(msgspec.Struct):
     id: int | str | None = None
     method: str | None = None
     params: Raw = _ABSENT
-    result: Raw = _ABSENT
+    result: Fields | None = None
     error: Raw = _ABSENT
 
 
@@ -33,10 +33,10 @@ _decoder = msgspec.json.Decoder(_Envelope)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: exactly one of ``result`` and ``error`` is set."""
+    """An answer: exactly one of ``result`` (always an object in MCP) and ``error`` is set."""
 
     id: int | str | None
-    result: Raw | None
+    result: Fields | None
     error: RpcError | None
 
 
@@ -93,7 +93,7 @@ def read(data: bytes) -> Reply | Incoming:
     # Some servers send both fields, one of them null.
     if envelope.error is not _ABSENT and bytes(envelope.error) != b"null":
         return Reply(envelope.id, None, _error(envelope.error))
-    if envelope.result is _ABSENT:
+    if envelope.result is None:
         raise JsonError("a message without method, result or error")
     return Reply(envelope.id, envelope.result, None)
 

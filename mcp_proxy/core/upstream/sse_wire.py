@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from mcp_proxy.base.json import JsonError, Raw
+from mcp_proxy.base.json import Fields, JsonError
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.exchange import Exchange, Response
@@ -100,7 +100,7 @@ class SseWire:
         else:
             self._calls.fail(request_id, failure, reason)
 
-    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
         """See `Wire.request`."""
         request_id, answer = self._calls.open(out, attempt)
         try:

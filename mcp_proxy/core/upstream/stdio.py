@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mcp_proxy.base.json import JsonError, Raw
+from mcp_proxy.base.json import Fields, JsonError
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.child import Child, start
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
@@ -105,7 +105,7 @@ class StdioWire:
     def _write(self, body: bytes) -> bool:
         return self._child is not None and self._child.write(body + b"\n")
 
-    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
         """See `Wire.request`."""
         child = self._child
         assert child is not None

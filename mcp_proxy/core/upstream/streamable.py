@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mcp_proxy.base.json import JsonError, Raw
+from mcp_proxy.base.json import Fields, JsonError
 from mcp_proxy.base.protocol import LATEST_MODERN
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
@@ -107,7 +107,7 @@ class StreamableHttpWire:
                 headers["Mcp-Session-Id"] = self.session_id
         return headers
 
-    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
         """See `Wire.request`."""
         request_id = next(self._ids)
         body = messages.request(request_id, out.method, tracked(out, request_id))
@@ -129,7 +129,7 @@ class StreamableHttpWire:
             if not self._inflight:
                 self._idle.set()
 
-    async def _answer(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
+    async def _answer(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Fields:
         if response.status != 200:
             raise await self._status_error(response, request_id, attempt)
         if out.method == "initialize":
@@ -141,7 +141,7 @@ class StreamableHttpWire:
             raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "the answer is neither JSON nor an event stream")
         return self._result(await response.read(self._max), request_id)
 
-    def _result(self, body: bytes, request_id: int) -> Raw:
+    def _result(self, body: bytes, request_id: int) -> Fields:
         try:
             message = messages.read(body)
         except JsonError as error:
@@ -150,7 +150,7 @@ class StreamableHttpWire:
             raise WireError(Failure.BAD_REPLY, Phase.STREAMING, "the answer is not a JSON-RPC response")
         return _own(message, request_id)
 
-    async def _from_stream(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Raw:
+    async def _from_stream(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Fields:
         """The answer from an event stream, polled for when a legacy server ends the stream early."""
         place = _Place()
         reply = await self._reply_in(response, place, out)
@@ -299,7 +299,7 @@ class StreamableHttpWire:
             self.ended.set_result("closed")
 
 
-def _own(reply: Reply, request_id: int) -> Raw:
+def _own(reply: Reply, request_id: int) -> Fields:
     if reply.error is not None and reply.id is None:
         raise reply.error
     # An answer to another request must not reach this caller; `True == 1`, so types are compared as well.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from mcp_proxy.base.clock import Clock
-from mcp_proxy.base.json import MAX_DEPTH, Raw, deeper_than
+from mcp_proxy.base.json import MAX_DEPTH, Fields, deeper_than
 from mcp_proxy.base.protocol import UNSUPPORTED_VERSION
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
@@ -174,7 +174,7 @@ class Upstream:
         deadline: float,
         attempt: Attempt,
         on_message: OnIncoming | None = None,
-    ) -> Raw:
+    ) -> Fields:
         """Send ``tools/call`` once; the raw result. ``deadline`` is event loop time.
 
         Raises `RpcError` (the upstream's own answer) and `WireError` (``attempt.phase`` says how far it got).
@@ -189,7 +189,7 @@ class Upstream:
 
     async def _send(
         self, tool: Tool, arguments: Mapping[str, Any], attempt: Attempt, on_message: OnIncoming | None
-    ) -> Raw:
+    ) -> Fields:
         link = self._admit()
         probe = self.breaker.begin()
         started = self._clock.monotonic()

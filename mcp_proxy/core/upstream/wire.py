@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from mcp_proxy.base.json import JsonError, Raw, decode, decode_fields
+from mcp_proxy.base.json import Fields, JsonError, Raw, decode, decode_fields
 from mcp_proxy.base.protocol import METHOD_NOT_FOUND
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
@@ -68,7 +68,7 @@ class Wire(Protocol):
         """Resolves with the reason when the wire is gone for good."""
         ...
 
-    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
         """Send and wait for the result. Raises `RpcError`, `WireError`. Cancelling tells the upstream."""
         ...
 
@@ -100,7 +100,7 @@ def reply_to(incoming: Incoming) -> bytes:
 
 @dataclass(slots=True)
 class _Pending:
-    future: asyncio.Future[Raw]
+    future: asyncio.Future[Fields]
     attempt: Attempt
     on_message: OnIncoming | None
 
@@ -121,10 +121,10 @@ class Correlator:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def open(self, out: Outgoing, attempt: Attempt) -> tuple[int, asyncio.Future[Raw]]:
+    def open(self, out: Outgoing, attempt: Attempt) -> tuple[int, asyncio.Future[Fields]]:
         """Reserve an id and the future its answer resolves."""
         request_id = next(self._ids)
-        future: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
         self._pending[request_id] = _Pending(future, attempt, out.on_message)
         return request_id, future
 

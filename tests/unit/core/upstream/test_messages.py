@@ -25,11 +25,20 @@ def incoming(data: bytes) -> Incoming:
 
 
 def test_a_result_keeps_its_bytes() -> None:
-    message = reply(b'{"jsonrpc":"2.0","id":1,"result":{ "a" : 1.50 }}')
+    message = reply(b'{"jsonrpc":"2.0","id":1,"result":{ "a" : 1.50, "b" : { "c" :12345678901234567890123 } }}')
     assert message.id == 1
     assert message.result is not None
-    assert bytes(message.result).strip() == b'{ "a" : 1.50 }'
+    assert {name: bytes(value).strip() for name, value in message.result.items()} == {
+        "a": b"1.50",
+        "b": b'{ "c" :12345678901234567890123 }',
+    }
     assert message.error is None
+
+
+@pytest.mark.parametrize("result", ["[]", '"text"', "1", "true"])
+def test_a_result_that_is_no_object_is_no_answer(result: str) -> None:
+    with pytest.raises(JsonError):
+        read(f'{{"jsonrpc":"2.0","id":1,"result":{result}}}'.encode())
 
 
 def test_an_error_is_read_with_its_data() -> None:

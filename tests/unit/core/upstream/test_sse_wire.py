@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from mcp_proxy.base.json import Raw
+from mcp_proxy.base.json import Fields, encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream.exchange import Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
@@ -79,7 +79,7 @@ class Bench:
         async with asyncio.timeout(5):
             await self.wire.open()
 
-    def call(self, attempt: Attempt | None = None) -> asyncio.Task[Raw]:
+    def call(self, attempt: Attempt | None = None) -> asyncio.Task[Fields]:
         return self.tasks.spawn(self.wire.request(CALL, attempt or Attempt()), "call")
 
     async def posted(self) -> Request:
@@ -87,7 +87,7 @@ class Bench:
             return await self.exchange.posted.get()
 
 
-async def failed(call: asyncio.Task[Raw]) -> WireError:
+async def failed(call: asyncio.Task[Fields]) -> WireError:
     async with asyncio.timeout(5):
         with pytest.raises(WireError) as raised:
             await call
@@ -109,7 +109,7 @@ async def test_requests_go_to_the_endpoint_and_answers_come_by_the_stream(bench:
     ids = [(await bench.posted()).message["id"] for _ in calls]
     for number in reversed(ids):
         bench.stream.event(result(number, {"n": number}))
-    assert [json.loads(bytes(await call)) for call in calls] == [{"n": number} for number in ids]
+    assert [json.loads(encode(await call)) for call in calls] == [{"n": number} for number in ids]
     assert bench.exchange.requests[0].url == "http://up.test:80/messages/?session=1"
     assert bench.exchange.requests[0].headers["X-Key"] == "k"
 
@@ -175,7 +175,7 @@ async def test_an_answer_with_another_id_reaches_nobody(bench: Bench) -> None:
     bench.stream.event(result(number + 1, {"for": "another"}))
     bench.stream.event(result(str(number), {"for": "another"}))
     bench.stream.event(result(number, {"for": "me"}))
-    assert json.loads(bytes(await call)) == {"for": "me"}
+    assert json.loads(encode(await call)) == {"for": "me"}
 
 
 async def test_an_answer_that_cannot_be_read_fails_its_own_call_alone(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcp_proxy.base.json import encode
 from mcp_proxy.core.upstream import child as child_module
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 from mcp_proxy.core.upstream.guardian import Guardian
@@ -32,7 +33,7 @@ for line in sys.stdin:
     heard.append(message)
     params = message.get("params", {})
     if message.get("method") == "heard":
-        say(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": heard}).encode() + b"\n")
+        say(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {"v": heard}}).encode() + b"\n")
     elif "say" in params:
         say(bytes.fromhex(params["say"]).replace(b"ID", str(message["id"]).encode()))
     if params.get("then") == "exit":
@@ -54,7 +55,8 @@ class Bench:
         extra = {} if say is None else {"say": say.hex()}
         self.attempt = Attempt()
         async with asyncio.timeout(10):
-            return json.loads(bytes(await self.wire.request(Outgoing("tools/call", {**extra, **params}), self.attempt)))
+            result = await self.wire.request(Outgoing("tools/call", {**extra, **params}), self.attempt)
+        return json.loads(encode(result))["v"]
 
     async def failure(self, say: bytes, **params: Any) -> WireError:
         with pytest.raises(WireError) as raised:
@@ -63,13 +65,14 @@ class Bench:
 
     async def messages_heard(self) -> list[dict[str, Any]]:
         async with asyncio.timeout(10):
-            found = json.loads(bytes(await self.wire.request(Outgoing("heard", {}), Attempt())))
+            found = json.loads(encode(await self.wire.request(Outgoing("heard", {}), Attempt())))["v"]
         assert isinstance(found, list)
         return found
 
 
 def answer(result: bytes) -> bytes:
-    return b'{"jsonrpc":"2.0","id":ID,"result":' + result + b"}\n"
+    """``result`` in an object, which `Bench.call` takes it out of again."""
+    return b'{"jsonrpc":"2.0","id":ID,"result":{"v":' + result + b"}}\n"
 
 
 @pytest.fixture
@@ -122,7 +125,7 @@ async def test_answers_may_come_in_any_order(bench: Bench) -> None:
 
     waiting = asyncio.get_running_loop().create_task(silent())
     await asyncio.sleep(0)
-    first = b'{"jsonrpc":"2.0","id":1,"result":"late"}\n'
+    first = b'{"jsonrpc":"2.0","id":1,"result":{"v":"late"}}\n'
     assert await bench.call(answer(b'"early"') + first) == "early"
     assert await waiting == "late"
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mcp_proxy.base.json import Raw
+from mcp_proxy.base.json import Fields, encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.messages import Incoming
@@ -62,7 +62,7 @@ class Bench:
         self.exchange.script = script
         return self
 
-    async def call(self, out: Outgoing = CALL) -> Raw:
+    async def call(self, out: Outgoing = CALL) -> Fields:
         self.attempt = Attempt()
         async with asyncio.timeout(10):
             return await self.wire.request(out, self.attempt)
@@ -92,13 +92,13 @@ async def bench() -> AsyncIterator[Bench]:
 
 async def test_a_json_answer_is_the_result(bench: Bench) -> None:
     bench.answers(as_json(result(1, {"a": 1})))
-    assert json.loads(bytes(await bench.call())) == {"a": 1}
+    assert json.loads(encode(await bench.call())) == {"a": 1}
     assert bench.exchange.all_closed
 
 
 async def test_an_event_stream_ends_with_the_answer(bench: Bench) -> None:
     bench.answers(as_events(b": hello\n\n", NOTICE, result(1, {"a": 1}), NOTICE, hangs=True))
-    assert json.loads(bytes(await bench.call())) == {"a": 1}
+    assert json.loads(encode(await bench.call())) == {"a": 1}
     assert [one.method for one in bench.heard] == ["notifications/message"]
     assert bench.exchange.all_closed
 
@@ -106,7 +106,7 @@ async def test_an_event_stream_ends_with_the_answer(bench: Bench) -> None:
 async def test_an_answer_in_pieces_is_put_together(bench: Bench) -> None:
     data = b"data: " + json.dumps(result(1, {"a": 1})).encode() + b"\n\n"
     bench.answers(as_events(*(data[i : i + 1] for i in range(len(data)))))
-    assert json.loads(bytes(await bench.call())) == {"a": 1}
+    assert json.loads(encode(await bench.call())) == {"a": 1}
 
 
 async def test_each_request_has_an_id_of_its_own(bench: Bench) -> None:
@@ -340,7 +340,7 @@ EARLY = b"id: e1\nretry: 1\ndata:\n\n"
 
 async def test_a_legacy_stream_that_ends_early_is_polled_from_its_last_event(bench: Bench) -> None:
     bench.legacy().script(polled(as_events(EARLY), as_events(b"id: e2\ndata:\n\n"), as_events(result(1, {"a": 1}))))
-    assert json.loads(bytes(await bench.call())) == {"a": 1}
+    assert json.loads(encode(await bench.call())) == {"a": 1}
     posted, first, second = bench.exchange.requests
     assert (posted.method, first.method, second.method) == ("POST", "GET", "GET")
     assert (first.headers["Last-Event-ID"], second.headers["Last-Event-ID"]) == ("e1", "e2")

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from mcp_proxy.base.json import Raw, encode
+from mcp_proxy.base.json import Fields, decode_fields, encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
 from mcp_proxy.core.upstream.dial import Dialer
@@ -39,9 +39,9 @@ class FakeWire:
         self.terms = Terms(Era.MODERN, "2026-07-28", {"tools": {}})
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
         if out.method == "tools/list":
-            return Raw(encode({"tools": self.definitions or [{"name": name} for name in self.tools]}))
+            return decode_fields(encode({"tools": self.definitions or [{"name": name} for name in self.tools]}))
         if out.method == "server/discover" and self.on_check is not None:
             raise self.on_check
         if out.method == "tools/call":
@@ -51,7 +51,7 @@ class FakeWire:
                 await self.hold.wait()
             if self.on_call is not None:
                 raise self.on_call
-        return Raw(b"{}")
+        return {}
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None: ...
 
@@ -369,7 +369,7 @@ class Busy(FakeWire):
         self.listed = 0
         self.relist = relist
 
-    async def request(self, out: Outgoing, attempt: Attempt) -> Raw:
+    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
         if out.method == "tools/list":
             self.listed += 1
             if self.listed > 1:

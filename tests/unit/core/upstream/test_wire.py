@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mcp_proxy.base.json import JsonError, Raw
+from mcp_proxy.base.json import JsonError, Raw, encode
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.wire import Correlator, Era, Outgoing, Terms, cancel_notice, reply_to, tracked
@@ -31,9 +31,9 @@ async def test_each_answer_reaches_the_request_it_belongs_to() -> None:
     table = Table()
     one, first = table.calls.open(OUT, Attempt())
     two, second = table.calls.open(OUT, Attempt())
-    table.answer(two, result="second")
-    table.answer(one, result="first")
-    assert (bytes(await first), bytes(await second)) == (b'"first"', b'"second"')
+    table.answer(two, result={"n": 2})
+    table.answer(one, result={"n": 1})
+    assert (encode(await first), encode(await second)) == (b'{"n":1}', b'{"n":2}')
     assert len(table.calls) == 0
 
 
@@ -74,9 +74,9 @@ async def test_late_and_repeated_answers_are_dropped() -> None:
     assert (future.done(), table.calls.dropped) == (False, 1)
     again, other = table.calls.open(OUT, Attempt())
     assert again != number
-    table.answer(again, result=1)
-    table.answer(again, result=2)
-    assert bytes(await other) == b"1"
+    table.answer(again, result={"n": 1})
+    table.answer(again, result={"n": 2})
+    assert encode(await other) == b'{"n":1}'
     assert table.calls.dropped == 2
 
 
