@@ -23,6 +23,9 @@ encode = msgspec.json.Encoder().encode
 
 _fields = msgspec.json.Decoder(Fields)
 _any = msgspec.json.Decoder()
+_STRINGS = re.compile(rb'"[^"]*"')
+_ONE_SHAPE = bytes.maketrans(b"{}", b"[]")
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -109,6 +112,23 @@ def deeper_than(value: Any, limit: int) -> bool:
 def _containers(item: dict[str, Any] | list[Any]) -> list[Any]:
     values = item.values() if isinstance(item, dict) else item
     return [value for value in values if isinstance(value, (dict, list))]
+
+
+def is_deep(data: bytes, limit: int) -> bool:
+    """Whether valid JSON text is nested more than ``limit`` deep, told without decoding it.
+
+    How deep decoders can go differs with the version of Python; this does not.
+    """
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return False
+    # Escaped backslashes first, so that a backslash that is left before a quote escapes it.
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = _STRINGS.sub(b"", plain.translate(_ONE_SHAPE, _NO_STRUCTURE))
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
+    return bool(brackets)
 
 
 def decode_fields(data: bytes | Raw) -> Fields:

@@ -24,7 +24,7 @@ from mcp_proxy.base.errors import (
     UPSTREAM_UNAVAILABLE,
     ProxyError,
 )
-from mcp_proxy.base.json import Fields, JsonError, decode
+from mcp_proxy.base.json import MAX_DEPTH, Fields, JsonError, decode, is_deep
 from mcp_proxy.base.protocol import INVALID_PARAMS, MISSING_CLIENT_CAPABILITY
 from mcp_proxy.core.audit import AuditEvent, AuditSink
 from mcp_proxy.core.auth.principal import Principal, Scope
@@ -226,6 +226,8 @@ def _outcome(fields: Fields, server: str) -> Outcome:
         asked = decode(fields["inputRequests"]) if "inputRequests" in fields else {}
     except JsonError:
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that cannot be read") from None
+    if any(is_deep(bytes(value), MAX_DEPTH - 1) for value in fields.values()):
+        raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result nested deeper than {MAX_DEPTH}")
     if kind == "input_required":
         raise ProxyError(
             INPUT_REQUIRED,

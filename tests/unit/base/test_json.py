@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_proxy.base.json import MAX_DEPTH, JsonError, Raw, decode, decode_fields, encode, read_strict
+from mcp_proxy.base.json import (
+    MAX_DEPTH,
+    JsonError,
+    Raw,
+    decode,
+    decode_fields,
+    deeper_than,
+    encode,
+    is_deep,
+    read_strict,
+)
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -142,3 +152,32 @@ def test_a_raw_value_can_be_opened() -> None:
 def test_numbers_that_are_none_are_refused_from_upstreams_too(data: bytes) -> None:
     with pytest.raises(JsonError):
         decode(data)
+
+
+@pytest.mark.parametrize("depth", [1, 63, 64])
+def test_text_up_to_the_limit_is_not_deep(depth: int) -> None:
+    assert not is_deep(nested(depth), 64)
+    assert not is_deep(b'{"a":' * depth + b"1" + b"}" * depth, 64)
+
+
+@pytest.mark.parametrize("depth", [65, 66, 5000])
+def test_text_beyond_the_limit_is_deep(depth: int) -> None:
+    assert is_deep(nested(depth), 64)
+    assert is_deep(b'{"a":[0,' * depth + b"1" + b"]}" * depth, 64)
+
+
+def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
+    assert not is_deep(b'["' + b'[{\\"' * 500 + b'", "' + b"\\\\" + b'"]', 64)
+    assert not is_deep(b"[" + b",".join([b"[{}]"] * 1000) + b"]", 3)
+    assert is_deep(b"[" + b",".join([b"[{}]"] * 1000) + b"]", 2)
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_depth_told_from_the_text_is_the_depth_of_the_value(value: object) -> None:
+    text = encode(value)
+    for limit in (0, 1, 2, 3):
+        assert is_deep(text, limit) == (isinstance(value, (dict, list)) and (limit == 0 or deeper_than(value, limit)))
