@@ -30,7 +30,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     def failed(_: str, __: BaseException) -> None:
         worker.cancel()
 
-    watchers = TaskSet(failed)
+    watchers: TaskSet | None = None
 
     async def watch() -> None:
         nonlocal gone
@@ -39,7 +39,12 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         gone = True
         worker.cancel()
 
-    timer = asyncio.get_running_loop().call_later(LOOK_AFTER, lambda: watchers.spawn(watch(), "client presence"))
+    def look() -> None:
+        nonlocal watchers
+        watchers = TaskSet(failed)
+        watchers.spawn(watch(), "client presence")
+
+    timer = asyncio.get_running_loop().call_later(LOOK_AFTER, look)
     try:
         return await work
     except asyncio.CancelledError:
@@ -49,5 +54,5 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         raise
     finally:
         timer.cancel()
-        if len(watchers):
+        if watchers is not None:
             await watchers.close()

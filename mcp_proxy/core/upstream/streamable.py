@@ -40,12 +40,15 @@ _SHORTEST_POLL, _LONGEST_POLL = 50, 30_000
 """Milliseconds between looks at a stream that ended early, whatever the server wishes."""
 
 
-@lru_cache(maxsize=4096)
 def header_value(text: str) -> str:
     """A value as the mirrored headers carry it: plain, or base64 with a sentinel (streamable-http, Custom Headers)."""
     if _PLAIN.fullmatch(text) and not (text.startswith("=?base64?") and text.endswith("?=")):
         return text
     return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+
+
+_name_value = lru_cache(maxsize=4096)(header_value)
+"""For names, which come again with every call; values of arguments must not be kept."""
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ class StreamableHttpWire:
             if out.method:
                 headers["Mcp-Method"] = out.method
             if out.method in _NAMED:
-                headers["Mcp-Name"] = header_value(str(out.params.get(_NAMED[out.method], "")))
+                headers["Mcp-Name"] = _name_value(str(out.params.get(_NAMED[out.method], "")))
         elif self.terms is not None:
             headers["MCP-Protocol-Version"] = self.terms.version
             if self.session_id is not None:
