@@ -78,10 +78,10 @@ class Direct(Gateway):
 
 
 class McpProxyApi(Gateway):
-    """This project's REST door: a token checked and a log line written for every call."""
+    """This project: a token checked and a log line written for every call."""
 
     name = "mcp-proxy-api"
-    fronts = ("rest",)
+    fronts = ("rest", "modern", "legacy", "sse")
     secret = "bench-secret-0123456789-0123456789-0123456789"
 
     def __init__(self):

@@ -5,23 +5,39 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.ids import IdSource, random_id
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.config.model import Servers
+from mcp_proxy.config.model import Servers, ServerSpec
+from mcp_proxy.config.sources import Sources
+from mcp_proxy.config.state import StateStore
+from mcp_proxy.config.watch import ConfigWatch
+from mcp_proxy.core.admission import Admission
+from mcp_proxy.core.admission.commands import CommandTemplates
+from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.audit import LogAudit
 from mcp_proxy.core.auth.keys import load_keys
+from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.auth.revocation import Revocations
 from mcp_proxy.core.auth.verifier import TokenVerifier
 from mcp_proxy.core.calls import CallPath
 from mcp_proxy.core.limits import Gate, MemoryRateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.registry import Registry
 from mcp_proxy.core.retry import RetryBudgets
+from mcp_proxy.gateway.door import McpDoor
+from mcp_proxy.gateway.seal import state_key
+from mcp_proxy.gateway.sse import Sse
+from mcp_proxy.gateway.streamable import StreamableHttp
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.logs import Logger
+
+DOORS = ("rest", "mcp", "sse")
+"""The ways in over HTTP, as the log and ``GET /`` name them."""
 
 
 class Runtime:
@@ -30,14 +46,18 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        servers: Servers,
+        servers: Servers | None,
         *,
+        environ: Mapping[str, str] = MappingProxyType({}),
         log: Logger,
         clock: Clock | None = None,
         ids: IdSource = random_id,
         randomness: Callable[[], float] = random.random,
     ) -> None:
-        """Raises `StartError` for keys or state that cannot be used."""
+        """``servers`` stand in the place of those of variables and files; ``environ`` fills the variables in files.
+
+        Raises `StartError` for keys, sources or state that cannot be used.
+        """
         self.settings = settings
         self.log = log
         self.clock = clock or SystemClock()
@@ -47,7 +67,20 @@ class Runtime:
         self.verifier = TokenVerifier(settings, self.keys, self.clock, self.revocations)
         self.gate = Gate(settings.max_inflight)
         self.audit = LogAudit(log)
-        self.manager = McpClientManager(servers, settings, clock=self.clock, random=randomness, log=log)
+        admission = Admission(AddressGuard(settings.allow_network), CommandTemplates(settings.api_commands))
+        store = StateStore(settings.state_dir)
+        state = store.load()
+        sources = Sources(settings, environ, servers)
+        configured = sources.start(state)
+
+        def guarded(spec: ServerSpec) -> AddressGuard | None:
+            return admission.guard if spec.source == sources.state_source else None
+
+        self.manager = McpClientManager(
+            configured.servers, settings, clock=self.clock, random=randomness, log=log, guarded=guarded
+        )
+        self.registry = Registry(self.manager, sources, store, state, configured, admission=admission, log=log)
+        self._watch = ConfigWatch(sources, self.registry.reload)
         self.calls = CallPath(
             manager=self.manager,
             gate=self.gate,
@@ -58,7 +91,31 @@ class Runtime:
             call_timeout=settings.call_timeout,
             budgets=RetryBudgets(self.clock),
         )
+        self.door = McpDoor(
+            self.manager,
+            self.calls,
+            settings,
+            clock=self.clock,
+            ids=random_id,
+            log=log,
+            seal_key=state_key(settings),
+        )
         self._tasks = TaskSet(self.task_failed)
+        self._streaming = TaskSet(self.task_failed)
+        self.mcp = StreamableHttp(
+            self.door,
+            tasks=self._streaming,
+            max_body=settings.max_body,
+            max_streams=settings.max_streams,
+            clock=self.clock,
+        )
+        self.sse = Sse(
+            self.door,
+            tasks=self._streaming,
+            max_body=settings.max_body,
+            max_streams=settings.max_streams,
+            clock=self.clock,
+        )
         self._ending = TaskSet(self.task_failed)
         self._end: asyncio.Task[None] | None = None
         self._running = False
@@ -68,20 +125,27 @@ class Runtime:
         self._running = True
         if not _writable(self.settings.state_dir):
             self.log.warning(
-                "state_dir_not_writable", path=str(self.settings.state_dir), reason="tokens cannot be revoked"
+                "state_dir_not_writable",
+                path=str(self.settings.state_dir),
+                reason="tokens cannot be revoked, and servers not changed",
             )
         self._tasks.spawn(self.revocations.watch(), "revocations")
+        self._tasks.spawn(self._end_revoked(), "streams of revoked tokens")
         if self.keys is not None:
             self._tasks.spawn(self.keys.watch(), "keys")
         self.manager.start()
+        self._tasks.spawn(self._watch.run(), "files with servers")
+        self.door.start()
 
     async def drain(self) -> None:
         """Take no new calls and give those in flight their time; what is left then is ended."""
+        self.door.drain()
         left = not await self.gate.drain(self.settings.drain_timeout)
         if left:
             self.log.warning("drain_timeout", calls_in_flight=self.gate.inflight)
-            # Upstreams end first: the calls fail while their callers can still be told that nobody knows the outcome.
             await self.stop()
+        else:
+            await self._end_streams()
 
     async def stop(self) -> None:
         """End everything; nothing is left running. May be called twice: the second call waits for the same end."""
@@ -94,7 +158,26 @@ class Runtime:
 
     async def _close(self) -> None:
         await self._tasks.close()
+        # Upstreams end first: the calls fail while their callers can still be told that nobody knows the outcome.
         await self.manager.close()
+        await self._end_streams()
+        await self.door.close()
+        await self._streaming.close()
+
+    async def _end_revoked(self) -> None:
+        """A token's revocation ends what it holds open, as soon as it refuses its next request."""
+        while True:
+            await asyncio.sleep(0.5)
+            self.mcp.end_where(self._is_revoked)
+            self.sse.end_where(self._is_revoked)
+
+    def _is_revoked(self, principal: Principal) -> bool:
+        return principal.token_id is not None and self.revocations.is_revoked(principal.token_id)
+
+    async def _end_streams(self) -> None:
+        """Streams that stay open end with what they are owed, before the server closes their connections."""
+        await self.mcp.close()
+        await self.sse.close()
 
     def task_failed(self, name: str, error: BaseException) -> None:
         """Where failures of background tasks are reported."""

@@ -1,7 +1,7 @@
-"""Serving the application: Hypercorn in this process on uvloop, and an orderly stop.
+"""Serving: HTTP with Hypercorn, the stdio door, or both, in this process on uvloop; and one orderly stop.
 
 A stop first turns ``/health/ready`` to 503, then lets calls in flight finish, then closes listeners, upstreams and
-children. A second signal skips the waiting.
+children. A second signal skips the waiting. The end of stdin is the stdio client's wish to stop.
 """
 
 from __future__ import annotations
@@ -22,16 +22,25 @@ from hypercorn.config import Config, Sockets
 from mcp_proxy.app import ProxyApp
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.gateway.stdio import StdioDoor
 from mcp_proxy.settings import Settings
 
 _GRACE = 3.0
 """Seconds that idle connections and streams get once no call is in flight."""
 
+OnListening = Callable[[int], Coroutine[Any, Any, None]]
 
-def run(app: ProxyApp, settings: Settings, on_listening: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-    """Serve until SIGTERM or SIGINT; ``on_listening`` gets the port and runs along. Raises `StartError` when the address cannot be had."""
+
+def run(
+    app: ProxyApp, settings: Settings, on_listening: OnListening | None = None, stdio: StdioDoor | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until the client of ``stdio`` has left.
+
+    ``on_listening`` gets the port and runs along; without it nothing listens. Raises `StartError` when the address
+    cannot be had.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(app, settings, on_listening))
+        runner.run(_Service(app, settings, stdio).run(on_listening))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -42,45 +51,90 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(app: ProxyApp, settings: Settings, on_listening: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-    config = _config(settings)
-    config.bind_now()
-    stopping = _Stop(asyncio.get_running_loop())
-    tasks = TaskSet(app.runtime.task_failed)
+class _Service:
+    """One run of the program, from its listeners to their end."""
 
-    async def until_stopped() -> None:
-        tasks.spawn(on_listening(config.port()), "listening")
-        await stopping.wait()
-        await _drain(app, settings, stopping)
+    def __init__(self, app: ProxyApp, settings: Settings, stdio: StdioDoor | None) -> None:
+        self._app = app
+        self._runtime = app.runtime
+        self._settings = settings
+        self._stdio = stdio
+        self._tasks = TaskSet(app.runtime.task_failed)
 
-    server = tasks.spawn(hypercorn_serve(app, config, shutdown_trigger=until_stopped), "server")
-    closing = tasks.spawn(_limit_shutdown(server, stopping), "shutdown limit")
-    try:
-        with suppress(asyncio.CancelledError):
-            await server
-    finally:
-        closing.cancel()
-        await app.runtime.stop()
-        await tasks.close()
-        app.runtime.log.info("stopped")
+    async def run(self, on_listening: OnListening | None) -> None:
+        stopping = _Stop(asyncio.get_running_loop())
+        try:
+            if on_listening is not None:
+                await self._serve_http(on_listening, stopping)
+            else:
+                await self._runtime.start()
+                await self._until_stopped(stopping)
+        finally:
+            await self._runtime.stop()
+            if self._stdio is not None:
+                await self._stdio.close()
+            await self._tasks.close()
+            self._runtime.log.info("stopped")
 
+    async def _serve_http(self, on_listening: OnListening, stopping: _Stop) -> None:
+        """Hypercorn starts and stops the runtime, by the application's lifespan."""
+        config = _config(self._settings)
+        config.bind_now()
 
-async def _drain(app: ProxyApp, settings: Settings, stopping: _Stop) -> None:
-    """Not ready, then no new calls, then none in flight; cut short by a second signal."""
-    app.runtime.log.info("stopping", calls_in_flight=app.runtime.gate.inflight)
-    app.runtime.gate.not_ready = True
-    drain = TaskSet(app.runtime.task_failed)
-    try:
+        async def until_stopped() -> None:
+            self._tasks.spawn(on_listening(config.port()), "listening")
+            await self._until_stopped(stopping)
 
-        async def orderly() -> None:
-            await asyncio.sleep(settings.drain_delay)
-            await app.runtime.drain()
+        serving = hypercorn_serve(self._app, config, shutdown_trigger=until_stopped)
+        server = self._tasks.spawn(serving, "server")
+        closing = self._tasks.spawn(_limit_shutdown(server, stopping), "shutdown limit")
+        try:
+            with suppress(asyncio.CancelledError):
+                await server
+        finally:
+            closing.cancel()
 
-        first = [drain.spawn(orderly(), "drain"), drain.spawn(stopping.wait_again(), "second signal")]
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await drain.close()
-        stopping.drained.set()
+    async def _until_stopped(self, stopping: _Stop) -> None:
+        """Wait for a signal or the end of the client, then stop in order."""
+        client_left = False
+        if self._stdio is None:
+            await stopping.wait()
+        else:
+            client_left = await self._first(self._stdio.run(), stopping.wait())
+        log, gate = self._runtime.log, self._runtime.gate
+        log.info("stopping", calls_in_flight=gate.inflight)
+        gate.not_ready = True
+        try:
+            await self._first(self._drain(client_left), stopping.wait_again())
+            if self._stdio is not None:
+                await self._stdio.close()
+        finally:
+            stopping.drained.set()
+
+    async def _drain(self, client_left: bool) -> None:
+        """No new calls, then none in flight."""
+        if self._stdio is None:
+            await asyncio.sleep(self._settings.drain_delay)
+            await self._runtime.drain()
+            return
+        if client_left and await self._stdio.finish(self._settings.drain_timeout):
+            # What it had sent before it left was to be served, and has been.
+            await self._runtime.drain()
+        else:
+            finishing = self._tasks.spawn(self._stdio.finish(self._settings.drain_timeout + _GRACE), "stdio drain")
+            await (self._runtime.stop() if client_left else self._runtime.drain())
+            await finishing
+        await self._stdio.finish(_GRACE, lasting=True)
+
+    async def _first(self, work: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> bool:
+        """Run both until one has ended; whether that was ``work``."""
+        both = TaskSet(self._runtime.task_failed)
+        try:
+            working = both.spawn(work, "serving")
+            await asyncio.wait([working, both.spawn(other, "signal")], return_when=asyncio.FIRST_COMPLETED)
+            return working.done()
+        finally:
+            await both.close()
 
 
 async def _limit_shutdown(server: asyncio.Task[None], stopping: _Stop) -> None:

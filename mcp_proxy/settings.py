@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +27,7 @@ _NOT_OURS = frozenset({"MCP_PROXY_TOKEN"})
 """Read by ``tools`` and ``call``, not by the service: the token that they send."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
+_URL = re.compile(r"https?://[^\s/?#@\"\\<>]+(/[^\s?#\"\\<>]*)?", re.ASCII)
 _KUBERNETES = re.compile(
     r"MCP_PROXY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -32,6 +35,10 @@ _KUBERNETES = re.compile(
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _split_commands(value: object) -> object:
+    return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
 
 
 def _switch(value: object) -> object:
@@ -49,6 +56,7 @@ def _upper(value: object) -> object:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+CommandLines = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commands)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Algorithm = Literal[
@@ -102,6 +110,11 @@ class Settings(BaseSettings):
     jwt_max_ttl: Seconds | None = _setting(
         None, "MCP_PROXY_JWT_MAX_TTL", "longest accepted life of a token in seconds (`exp` minus `iat`)", group="Tokens"
     )
+    authorization_servers: Words = _setting(
+        (), "MCP_PROXY_AUTHORIZATION_SERVERS",
+        "https URLs of the issuers that MCP clients can get tokens from; else the JWT issuer, if it is one",
+        group="Tokens",
+    )  # fmt: skip
     api_tokens: SecretStr | None = _setting(
         None, "MCP_PROXY_API_TOKENS", "static tokens: name:secret:scope+scope,…; secrets of 32 characters or more",
         group="Tokens",
@@ -122,10 +135,17 @@ class Settings(BaseSettings):
         flag="--config",
         group="Servers",
     )
+    config_dir: Path | None = _setting(
+        None,
+        "MCP_PROXY_CONFIG_DIR",
+        "directory with servers, one `{provider}/mcp_settings.json` for each provider",
+        flag="--config-dir",
+        group="Servers",
+    )
     state_dir: Path = _setting(
         Path(".mcp-proxy"),
         "MCP_PROXY_STATE_DIR",
-        "where state is kept (revoked tokens)",
+        "where state is kept (revoked tokens, servers that the API added)",
         flag="--state-dir",
         group="Servers",
     )
@@ -137,12 +157,25 @@ class Settings(BaseSettings):
         ".", "MCP_PROXY_SEPARATOR", "between server and tool in names; `__` for strict clients", flag="--separator",
         group="Servers",
     )  # fmt: skip
+    allow_network: Words = _setting(
+        (), "MCP_PROXY_ALLOW_NETWORK",
+        "CIDR that servers added over the API may be in although it is not public (repeatable)",
+        flag="--allow-network", group="Servers",
+    )  # fmt: skip
+    api_commands: CommandLines = _setting(
+        (), "MCP_PROXY_API_COMMANDS",
+        "command lines that may be added over the API, separated by `;`; {name} stands for one argument",
+        group="Servers",
+    )  # fmt: skip
 
     # Serving
     host: str = _setting("127.0.0.1", "HOST", "address to listen on", flag="--host")
     port: Annotated[int, Field(ge=0, le=65_535)] = _setting(5000, "PORT", "port to listen on", flag="--port")
     allow_host: Words = _setting(
         (), "MCP_PROXY_ALLOW_HOST", "accepted Host names beyond loopback (repeatable)", flag="--allow-host"
+    )
+    public_url: str | None = _setting(
+        None, "MCP_PROXY_PUBLIC_URL", "base URL that clients use, where a TLS terminator or a proxy stands in front"
     )
     certfile: Path | None = _setting(None, "MCP_PROXY_CERTFILE", "PEM certificate chain: serve TLS", flag="--certfile")
     keyfile: Path | None = _setting(None, "MCP_PROXY_KEYFILE", "PEM private key of the certificate", flag="--keyfile")
@@ -174,6 +207,23 @@ class Settings(BaseSettings):
         15, "MCP_PROXY_HEALTH_INTERVAL", "seconds between checks of an idle upstream", group="Limits"
     )
 
+    # MCP clients
+    max_sessions: Annotated[int, Field(ge=1)] = _setting(
+        10_000, "MCP_PROXY_MAX_SESSIONS", "sessions of MCP clients of the legacy era", group="Limits"
+    )
+    session_idle: Seconds = _setting(
+        600, "MCP_PROXY_SESSION_IDLE", "seconds after which a session that nobody uses ends", group="Limits"
+    )
+    max_streams: Annotated[int, Field(ge=1)] = _setting(
+        4096, "MCP_PROXY_MAX_STREAMS", "event streams of MCP clients that stay open", group="Limits"
+    )
+    max_parked: Annotated[int, Field(ge=1)] = _setting(
+        1000, "MCP_PROXY_MAX_PARKED", "calls that wait for a client's input between two requests", group="Limits"
+    )
+    park_timeout: Seconds = _setting(
+        300, "MCP_PROXY_PARK_TIMEOUT", "seconds such a call waits for the client to come back", group="Limits"
+    )
+
     # Logs
     log_level: Level = _setting(
         "INFO", "LOG_LEVEL", "DEBUG, INFO, WARNING, ERROR, CRITICAL or OFF", flag="--log-level", group="Logs"
@@ -192,6 +242,38 @@ class Settings(BaseSettings):
         """An unreadable DEBUG is only warned about (see `load_settings`): many images set it to odd words."""
         word = _switch(value)
         return word if isinstance(word, bool) else False
+
+    @field_validator("allow_network")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(ip_network(text)) for text in value)
+        except ValueError:
+            raise ValueError("networks such as 10.0.0.0/8 or fd00::/8, comma separated") from None
+
+    @field_validator("api_commands")
+    @classmethod
+    def _command_lines(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """That quotations are closed; what the words may be is decided where they are used."""
+        try:
+            return tuple(text for text in value if shlex.split(text))
+        except ValueError:
+            raise ValueError("command lines in a shell's quoting, separated by ;") from None
+
+    @field_validator("authorization_servers")
+    @classmethod
+    def _issuers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Issuer identifiers are compared as they are (RFC 8414 §2), so that nothing is made uniform here."""
+        if not all(url.startswith("https://") and _URL.fullmatch(url) for url in value):
+            raise ValueError("https URLs without query or fragment, comma separated")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _base(cls, value: str | None) -> str | None:
+        if value is not None and not _URL.fullmatch(value):
+            raise ValueError("an http or https URL without query or fragment")
+        return value and value.rstrip("/")
 
     @model_validator(mode="after")
     def _tls_pair(self) -> Settings:
@@ -240,6 +322,21 @@ def setting_table() -> tuple[SettingInfo, ...]:
             )
         )
     return tuple(rows)
+
+
+def shown_settings(settings: Settings) -> dict[str, Any]:
+    """Every setting by its environment name, as JSON values; of secrets only whether they are set."""
+    shown: dict[str, Any] = {}
+    for row in setting_table():
+        value = getattr(settings, row.field)
+        if row.secret:
+            value = value is not None
+        elif isinstance(value, tuple):
+            value = [str(one) for one in value]
+        elif isinstance(value, Path):
+            value = str(value)
+        shown[row.env] = value
+    return shown
 
 
 @dataclass(frozen=True, slots=True)

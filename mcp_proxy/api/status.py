@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mcp_proxy.api.messages import ApiReply, ApiRequest, reply
@@ -9,14 +10,17 @@ from mcp_proxy.base.version import VERSION
 from mcp_proxy.core.auth.principal import Scope
 from mcp_proxy.core.limits import Gate
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.registry import Registry
 
 
 class Status:
     """Handlers that tell how things are."""
 
-    def __init__(self, manager: McpClientManager, gate: Gate) -> None:
+    def __init__(self, manager: McpClientManager, registry: Registry, gate: Gate, doors: Sequence[str]) -> None:
         self._manager = manager
+        self._registry = registry
         self._gate = gate
+        self._doors = doors
 
     async def servers(self, request: ApiRequest) -> ApiReply:
         """``GET /servers``."""
@@ -28,7 +32,7 @@ class Status:
         body: dict[str, Any] = {
             "status": health.status,
             "servers": health.servers,
-            "config_error": bool(self._manager.refused),
+            "config_error": bool(self._manager.refused or self._registry.problems),
         }
         if request.principal is not None and request.principal.has(Scope.SERVERS_READ):
             body["errors"] = {
@@ -40,7 +44,7 @@ class Status:
                 {"server": one.name, "source": one.source, "reason": one.reason}
                 for one in self._manager.refused
                 if request.principal.sees_server(one.name)
-            ]
+            ] + [{"source": one.source, "line": one.line, "reason": one.reason} for one in self._registry.problems]
         return reply(body, 200 if health.status in ("ok", "degraded") else 503)
 
     async def live(self, request: ApiRequest) -> ApiReply:
@@ -53,4 +57,4 @@ class Status:
 
     async def index(self, request: ApiRequest) -> ApiReply:
         """``GET /``."""
-        return reply({"name": "mcp-proxy-api", "version": VERSION, "doors": ["rest"]})
+        return reply({"name": "mcp-proxy-api", "version": VERSION, "doors": self._doors})

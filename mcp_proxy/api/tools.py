@@ -11,7 +11,8 @@ from mcp_proxy.base.json import JsonError, Raw, decode_fields, encode
 from mcp_proxy.base.protocol import META_SERVER_INFO
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.calls import Call, CallPath, Outcome, Progress
-from mcp_proxy.core.catalog.snapshot import Entry
+from mcp_proxy.core.catalog.names import Entry
+from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.mcp_client_manager import McpClientManager
 
 _LISTED = ("description", "inputSchema", "outputSchema", "title", "annotations")
@@ -45,6 +46,45 @@ class Tools:
         arguments = request.json_object(optional=True)
         return await self._call(request, principal, request.params["tool"], arguments, request.params["server"])
 
+    async def call_instance(self, request: ApiRequest) -> ApiReply:
+        """``POST /api/call``: ``{"instance", "tool", "params"?}``."""
+        principal = request.caller(Scope.TOOLS_CALL)
+        body = request.json_object()
+        only_fields(body, ("instance", "tool", "params"))
+        instance, tool = (string_field(body, name, required=True) for name in ("instance", "tool"))
+        params = body.get("params")
+        if params is not None and not isinstance(params, dict):
+            raise ProxyError(BAD_REQUEST, "params must be an object", details={"field": "params"})
+        assert tool is not None
+        return await self._call(request, principal, tool, params or {}, instance)
+
+    async def by_server(self, request: ApiRequest) -> ApiReply:
+        """``GET /api/tools``: the tools of each server that is visible, by its name."""
+        principal = request.caller(Scope.TOOLS_READ)
+        await self._manager.settled()
+        specs = self._manager.specs.values()
+        rows: dict[str, list[dict[str, Any]]] = {
+            spec.name: [] for spec in specs if principal.sees_server(spec.name, spec.group)
+        }
+        for entry in self._manager.catalog.tools.entries:
+            if principal.sees_tool(entry.name, entry.server, entry.spec.group):
+                rows[entry.server].append({"name": entry.name, **_definition(entry)})
+        return reply(rows)
+
+    async def of_server(self, request: ApiRequest) -> ApiReply:
+        """``GET /api/tools/{server}``."""
+        principal = request.caller(Scope.TOOLS_READ)
+        await self._manager.settled()
+        named = self._manager.find(request.params["server"], principal)
+        names = {named.preferred} if named.preferred else {spec.name for spec in named.members}
+        return reply(
+            [
+                {"name": entry.name, **_definition(entry)}
+                for entry in self._manager.catalog.tools.entries
+                if entry.server in names and principal.sees_tool(entry.name, entry.server, entry.spec.group)
+            ]
+        )
+
     async def _call(
         self, request: ApiRequest, principal: Principal, method: str, arguments: Mapping[str, Any], server: str | None
     ) -> ApiReply:
@@ -54,7 +94,15 @@ class Tools:
             record.request = {"method": method, "args": arguments, "server": server}
         try:
             outcome = await self._calls.call(
-                Call(method, arguments, principal, record.request_id, record.door, server), progress
+                Call(
+                    name=method,
+                    params={"name": method, "arguments": arguments},
+                    principal=principal,
+                    request_id=record.request_id,
+                    door=record.door,
+                    server=server,
+                ),
+                progress,
             )
         except ProxyError as error:
             if self._log_bodies:
@@ -73,7 +121,7 @@ class Tools:
         await self._manager.settled()
         catalog = self._manager.catalog
         rows: dict[tuple[str, str], dict[str, Any]] = {}
-        for entry in self._visible(catalog.entries, request, principal):
+        for entry in self._visible(catalog.tools.entries, request, principal):
             key = (entry.tool.name, entry.tool.digest)
             row = rows.setdefault(key, {"name": entry.tool.name, "servers": [], **_definition(entry)})
             row["servers"].append(entry.server)
@@ -85,17 +133,19 @@ class Tools:
         await self._manager.settled()
         catalog = self._manager.catalog
         # A group's row is there as soon as one member that has the tool is visible.
-        visible: dict[tuple[str, str], Entry] = {}
-        for entry in self._visible(catalog.entries, request, principal):
+        visible: dict[tuple[str, str], Entry[Tool]] = {}
+        for entry in self._visible(catalog.tools.entries, request, principal):
             visible.setdefault((entry.namespace, entry.tool.name), entry)
         rows = [
             {"name": shown.name, "server": shown.entry.namespace, **_definition(member)}
-            for shown in catalog.shown
+            for shown in catalog.tools.shown
             if (member := visible.get((shown.entry.namespace, shown.entry.tool.name))) is not None
         ]
         return reply({"tools": rows, "revision": catalog.revision})
 
-    def _visible(self, entries: Iterable[Entry], request: ApiRequest, principal: Principal) -> Iterable[Entry]:
+    def _visible(
+        self, entries: Iterable[Entry[Tool]], request: ApiRequest, principal: Principal
+    ) -> Iterable[Entry[Tool]]:
         seen = (e for e in entries if principal.sees_tool(e.tool.name, e.server, e.spec.group))
         asked = request.query.get("server")
         if not asked:
@@ -107,7 +157,7 @@ class Tools:
         return (e for e in seen if e.server in names)
 
 
-def _definition(entry: Entry) -> dict[str, Any]:
+def _definition(entry: Entry[Tool]) -> dict[str, Any]:
     return {key: entry.tool.definition[key] for key in _LISTED if key in entry.tool.definition}
 
 

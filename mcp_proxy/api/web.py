@@ -36,6 +36,8 @@ class Routes:
     def __init__(self, app: Quart, render: Render) -> None:
         self._app = app
         self._render = render
+        self.served: list[tuple[str, str]] = []
+        """Method and rule of each route that was added."""
         app.register_error_handler(HTTPException, self._http_error)
 
     def add(self, method: str, rule: str, handler: ApiHandler) -> None:
@@ -53,12 +55,16 @@ class Routes:
                         content_type=request.headers.get("Content-Type", ""),
                         query=request.args,
                         params=params,
+                        base_url=request.url_root.rstrip("/"),
+                        if_match=request.headers.get("If-Match"),
+                        if_none_match=request.headers.get("If-None-Match"),
                     )
                 )
             except ProxyError as error:
                 answer = self._refused(error, record)
             return _response(answer)
 
+        self.served.append((method, rule))
         self._app.add_url_rule(
             rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False, strict_slashes=False
         )
@@ -99,4 +105,8 @@ def _response(answer: ApiReply) -> Response:
     response = Response(answer.body, answer.status, content_type="application/json")
     for name, value in answer.headers:
         response.headers[name.decode()] = value.decode()
+    if answer.status == 304:
+        # They would speak of the document that is not sent (RFC 9110 §8.6).
+        for absent in ("Content-Type", "Content-Length"):
+            response.headers.pop(absent, None)
     return response

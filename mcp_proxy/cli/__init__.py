@@ -12,6 +12,7 @@ from mcp_proxy.base.version import VERSION
 
 COMMANDS = {
     "serve": "serve the REST door (and start the demo server if none is configured)",
+    "stdio": "serve MCP on stdin and stdout, for the client that starts the program",
     "check": "read the configuration, say what it comes to, connect to nothing",
     "tools": "list the tools of a running proxy, or of the servers in a file",
     "call": "call a tool of a running proxy, or of the servers in a file",

@@ -11,7 +11,7 @@ from mcp_proxy.settings import setting_table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REPEATABLE = frozenset({"config", "allow_host"})
+_REPEATABLE = frozenset({"config", "allow_host", "allow_network"})
 _SWITCHES = frozenset({"no_auth"})
 
 

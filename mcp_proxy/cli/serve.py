@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import SecretStr
@@ -14,7 +14,10 @@ from pydantic import SecretStr
 from mcp_proxy.cli.options import environment_help, setting_options
 from mcp_proxy.config.loader import load_servers
 from mcp_proxy.config.model import Servers, ServerSpec, Transport
-from mcp_proxy.settings import Settings, load_settings
+from mcp_proxy.settings import Loaded, Settings, load_settings
+
+if TYPE_CHECKING:
+    from mcp_proxy.telemetry.logs import Logger
 
 DEMO = ServerSpec(
     name="demo",
@@ -47,8 +50,25 @@ def serve(**flags: Any) -> None:
     plan = plan_serving(loaded.settings, loaded.environ)
     # Everything above is quick to fail; the web stack is loaded once it is needed.
     from mcp_proxy.app import create_app
-    from mcp_proxy.base.clock import SystemClock
+    from mcp_proxy.runtime import DOORS
     from mcp_proxy.server import run
+
+    log = open_log(loaded, plan)
+    app = create_app(plan.settings, plan.servers if plan.demo else None, log, loaded.environ)
+
+    async def listening(port: int) -> None:
+        url = shown_url(plan.settings, port)
+        log.info("serving", url=url, doors=list(DOORS))
+        # The command is shown when it works, not while the demo server is still starting.
+        if plan.demo and await app.runtime.manager.upstream(DEMO.name).wait_ready(60):
+            click.echo(curl_command(plan.settings, url))
+
+    run(app, plan.settings, listening)
+
+
+def open_log(loaded: Loaded, plan: Plan) -> Logger:
+    """The log, with everything in it that is to be said of the configuration."""
+    from mcp_proxy.base.clock import SystemClock
     from mcp_proxy.telemetry.logs import configure
 
     log = configure(plan.settings, clock=SystemClock())
@@ -60,23 +80,12 @@ def serve(**flags: Any) -> None:
         log.info(
             "config_finding", server=finding.server, field=finding.field, grade=finding.grade, reason=finding.message
         )
-    app = create_app(plan.settings, plan.servers, log)
-
-    scheme = "https" if plan.settings.certfile else "http"
-
-    async def listening(port: int) -> None:
-        url = f"{scheme}://{_shown_host(plan.settings)}:{port}"
-        log.info("serving", url=url, doors=["rest"])
-        # The command is shown when it works, not while the demo server is still starting.
-        if plan.demo and await app.runtime.manager.upstream(DEMO.name).wait_ready(60):
-            click.echo(_curl(plan.settings, url))
-
-    run(app, plan.settings, listening)
+    return log
 
 
 def plan_serving(settings: Settings, environ: Mapping[str, str]) -> Plan:
     """The servers to serve: those configured, else the demo with a secret of its own."""
-    if settings.mcp_urls or settings.mcp_url or settings.config:
+    if settings.mcp_urls or settings.mcp_url or settings.config or settings.config_dir:
         return Plan(settings, load_servers(settings, environ), demo=False)
     if settings.jwt_secret is None and not settings.no_auth and settings.jwt_algorithm.startswith("HS"):
         from mcp_proxy.core.auth.secret import random_secret
@@ -85,13 +94,16 @@ def plan_serving(settings: Settings, environ: Mapping[str, str]) -> Plan:
     return Plan(settings, Servers(specs=(DEMO,)), demo=True)
 
 
-def _shown_host(settings: Settings) -> str:
+def shown_url(settings: Settings, port: int) -> str:
+    """The address as somebody on this machine writes it."""
+    scheme = "https" if settings.certfile else "http"
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{scheme}://{bracketed}:{port}"
 
 
-def _curl(settings: Settings, url: str) -> str:
-    """One command that works when pasted."""
+def curl_command(settings: Settings, url: str) -> str:
+    """One command on the demo server that works when pasted."""
     auth = ""
     if not settings.no_auth and settings.jwt_secret is not None:
         auth = f" -H 'Authorization: Bearer {_demo_token(settings)}'"

@@ -25,11 +25,11 @@ _RETRY_KEYS = ("max", "idempotent", "trust_annotations")
 _OWN_KEYS = (
     *("command", *TRANSPORT_KEYS, *URL_KEYS, *_STDIO_KEYS, *_HEADER_KEYS, *_ALLOW_KEYS, *_DENY_KEYS),
     *(*_TIMEOUT_KEYS, *_CONNECT_KEYS, "disabled", "enabled", "isActive", "tools"),
-    *("group", "max_concurrency", "retry", "description"),
+    *("group", "max_concurrency", "retry", "description", "provider"),
 )
 _CLIENT_KEYS = frozenset({"autoApprove", "alwaysAllow", "trust"})
 _QUIET_KEYS = frozenset({"name", "provider"})
-"""The router's: the name is read with the document, the provider is kept as an alias."""
+"""The router's: the name is read with the document, and a provider that is no text is not worth a word."""
 
 
 def read_entry(
@@ -55,6 +55,7 @@ def read_entry(
         url=url,
         headers=read_headers(fields),
         group=_group(fields),
+        provider=_provider(fields),
         disabled=disabled,
         timeout=fields.seconds(*_TIMEOUT_KEYS),
         connect_timeout=fields.seconds(*_CONNECT_KEYS),
@@ -124,6 +125,15 @@ def _group(fields: Fields) -> str | None:
     if group != given:
         fields.note("group", Grade.APPROXIMATE, f"the name does not fit and is read as {group}")
     return group
+
+
+def _provider(fields: Fields) -> str | None:
+    """The router's alias. Other programs mean other things by this key, so that only a text counts."""
+    given = fields.left.get("provider")
+    if not isinstance(given, str) or not given.strip():
+        return None
+    del fields.left["provider"]
+    return given.strip()
 
 
 def _tools(fields: Fields) -> ToolRules:

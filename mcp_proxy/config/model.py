@@ -54,8 +54,9 @@ class ServerSpec:
     ``timeout`` (a call's) and ``connect_timeout`` are seconds; None means the program's default. ``max_concurrency``:
     calls sent at once, further ones wait; None means no bound below the queue's. ``replica_set`` joins servers that are
     replicas for every tool they define identically (the entries of ``MCP_URLS``); ``group`` joins declared replicas.
-    ``source`` says where it was written, for people. ``extra`` keeps keys that mean nothing here. ``written`` has the
-    fields that variables were expanded in, as they stand in the file (``url``, ``args[1]``): people are shown these.
+    ``provider`` is another name for the server, where no second server has the same provider. ``source`` says where it
+    was written, for people. ``extra`` keeps keys that mean nothing here. ``written`` has the fields that variables were
+    expanded in, as they stand in the file (``url``, ``args[1]``): people are shown these.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ServerSpec:
     headers: Mapping[str, str] = field(default_factory=_empty, repr=False)
     group: str | None = None
     replica_set: str | None = None
+    provider: str | None = None
     disabled: bool = False
     timeout: float | None = None
     connect_timeout: float | None = None

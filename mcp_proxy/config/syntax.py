@@ -1,4 +1,5 @@
-"""Text to document: JSON, JSON with comments and trailing commas, JSON5, TOML. A key that stands twice is refused.
+"""Text to document: JSON, JSON with comments and trailing commas, JSON5, TOML. A key that stands twice is refused, and
+so is what is nested deeper than anything a person writes.
 
 What the document means is `dialects`. Errors say the line and repeat names at most.
 """
@@ -14,6 +15,14 @@ from typing import Any
 import json5
 
 from mcp_proxy.config.model import ConfigError
+
+MAX_DEPTH = 64
+"""Objects and lists inside one another."""
+
+_MAX_JSON5 = 200_000
+"""Characters. Longer texts must be JSON, comments and trailing commas aside: the parser would take many seconds."""
+
+_TOO_DEEP = f"is nested too deeply; {MAX_DEPTH} levels are accepted"
 
 # One piece of JSON or JSON5: texts, comments, marks, bare words.
 _PIECE = re.compile(
@@ -35,26 +44,40 @@ def parse_json(text: str, source: str) -> Any:
     """JSON, JSONC or JSON5. Raises `ConfigError`."""
     try:
         try:
-            return json.loads(text, object_pairs_hook=_unique)
+            document = json.loads(text, object_pairs_hook=_unique)
         except ValueError:
-            return _parse_relaxed(text, source)
+            document = _parse_relaxed(text, source)
     except _Repeated as error:
         raise _repeated(text, source, str(error)) from None
     except RecursionError:
-        raise ConfigError(source, "is nested too deeply") from None
+        raise ConfigError(source, _TOO_DEEP) from None
+    refuse_depth(document, source)
+    return document
 
 
 def parse_toml(text: str, source: str) -> Any:
     """TOML. Raises `ConfigError`."""
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
     except ValueError as error:
         if place := _TOML_PLACE.fullmatch(str(error)):
             raise ConfigError(source, f"is not TOML: {place[1]}", int(place[2])) from None
         reason = end[1] if (end := _TOML_END.fullmatch(str(error))) else "a number is too long"
         raise ConfigError(source, f"is not TOML: {reason}", text.count("\n") + 1) from None
     except RecursionError:
-        raise ConfigError(source, "is nested too deeply") from None
+        raise ConfigError(source, _TOO_DEEP) from None
+    refuse_depth(document, source)
+    return document
+
+
+def refuse_depth(document: object, source: str) -> None:
+    """Raises `ConfigError` for a document deeper than `MAX_DEPTH`."""
+    level, depth = [document], 0
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ConfigError(source, _TOO_DEEP)
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
 
 
 def _parse_relaxed(text: str, source: str) -> Any:
@@ -66,6 +89,8 @@ def _parse_relaxed(text: str, source: str) -> Any:
         return json.loads(plain, object_pairs_hook=_unique)
     except ValueError as error:
         strict = error
+    if len(text) > _MAX_JSON5:
+        raise _not_json(text, source, strict, strict)
     try:
         return json5.loads(text, object_pairs_hook=_unique, allow_duplicate_keys=False)
     except ValueError as error:

@@ -21,6 +21,7 @@ class AuditEvent:
     outcome: str
     attempts: int
     seconds: float
+    method: str = "tools/call"
 
 
 class AuditSink(Protocol):
@@ -45,6 +46,7 @@ class LogAudit:
             request_id=event.request_id,
             principal=event.principal,
             door=event.door,
+            rpc_method=event.method,
             tool=event.tool,
             server=event.server,
             outcome=event.outcome,

@@ -1,4 +1,5 @@
-"""The one call path: every tool call of every door goes policy → limits → validate → choose → send → retry → audit.
+"""The one call path: every request of every door that reaches an upstream goes policy → limits → validate → choose →
+send → retry → audit.
 
 Doors turn what they received into a `Call` and the outcome into their own words; they decide nothing themselves.
 """
@@ -6,8 +7,9 @@ Doors turn what they received into a `Call` and the outcome into their own words
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from mcp_proxy.base.clock import Clock
@@ -18,6 +20,7 @@ from mcp_proxy.base.errors import (
     INVALID_ARGUMENTS,
     OUTCOME_UNKNOWN,
     OVERLOADED,
+    RESOURCE_NOT_FOUND,
     RESULT_TOO_LARGE,
     TIMEOUT,
     UPSTREAM_ERROR,
@@ -25,36 +28,67 @@ from mcp_proxy.base.errors import (
     ProxyError,
 )
 from mcp_proxy.base.json import MAX_DEPTH, Fields, JsonError, decode, is_deep
-from mcp_proxy.base.protocol import INVALID_PARAMS, MISSING_CLIENT_CAPABILITY
+from mcp_proxy.base.protocol import INVALID_PARAMS, LEGACY_RESOURCE_NOT_FOUND, MISSING_CLIENT_CAPABILITY
+from mcp_proxy.config.model import ServerSpec
 from mcp_proxy.core.audit import AuditEvent, AuditSink
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.balance import choose
-from mcp_proxy.core.catalog.resolve import Target
-from mcp_proxy.core.catalog.snapshot import Entry
+from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.limits import Gate, RateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.retry import RetryBudget, RetryBudgets, is_idempotent, may_retry
+from mcp_proxy.core.upstream.client import PROXY, Client
+from mcp_proxy.core.upstream.crossing import Sending
+from mcp_proxy.core.upstream.deadline import Deadline
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.core.upstream.upstream import Upstream
-from mcp_proxy.core.upstream.wire import OnIncoming
 
 _REOPEN_WAIT = 5.0
 _RECONNECT_WAIT = 1.0
 """Seconds that a call which was not sent waits for its only server to come back."""
 _MESSAGE_LIMIT = 2000
+_UNKNOWN_RESOURCE = (LEGACY_RESOURCE_NOT_FOUND, INVALID_PARAMS, 0)
+"""What servers answer when they do not have a resource: legacy, modern, and whatever the SDK of the legacy era makes of it."""
+
+
+class About(StrEnum):
+    """What the name in a call names."""
+
+    TOOL = "tool"
+    PROMPT = "prompt"
+    RESOURCE = "resource"
+    """A URI, or a URI template as it is listed."""
+
+
+class UpstreamRefusal(ProxyError):
+    """The upstream's own JSON-RPC error, for doors that pass it on as it is."""
+
+    def __init__(self, answer: RpcError, message: str, *, status: int | None, details: Mapping[str, Any]) -> None:
+        super().__init__(UPSTREAM_ERROR, message, status=status, details=details)
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call as a door received it. ``method`` may be bare or full; ``server`` a name, a group or a URL."""
+    """A request for a server, as a door received it.
 
-    method: str
-    arguments: Mapping[str, Any]
+    ``name`` is the tool, the prompt or the URI that it is about; names may be bare or full. ``params`` are all
+    parameters; what the server itself calls the thing is put in. ``server`` is a name, a group or a URL; with ``pinned``
+    no other may stand in. ``shown``: the caller works from a list that this service gave it.
+    """
+
+    name: str
+    params: Mapping[str, Any]
     principal: Principal
     request_id: str
     door: str
+    method: str = "tools/call"
+    about: About = About.TOOL
     server: str | None = None
-    on_message: OnIncoming | None = None
+    pinned: bool = False
+    shown: bool = False
+    client: Client = PROXY
 
 
 @dataclass(slots=True)
@@ -68,11 +102,28 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The upstream's result, opened one level: its values are raw JSON and go to the caller as they are."""
+    """The upstream's result, opened one level: its values are raw JSON and go to the caller as they are.
+
+    ``input_required``: it is no result yet; only clients that can give input get such an outcome.
+    """
 
     fields: Fields
     server: str
-    is_error: bool
+    is_error: bool = False
+    input_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where a call may go: replicas of one another, the best one first. ``own_name``: as the servers call the thing."""
+
+    own_name: str
+    places: Sequence[tuple[ServerSpec, Upstream, Tool | None]]
+    preferred: str | None = None
+
+    @property
+    def first(self) -> tuple[ServerSpec, Upstream, Tool | None]:
+        return self.places[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +141,9 @@ class CallPath:
     longest: float = field(default=600.0)
 
     async def call(self, call: Call, progress: Progress) -> Outcome:
-        """Execute a tool call. Raises `ProxyError`; cancelling it cancels the call at the upstream."""
+        """Execute a call. Raises `ProxyError`; cancelling it cancels the call at the upstream."""
         started = self.clock.monotonic()
-        progress.tool = call.method
+        progress.tool = call.name
         outcome = INTERNAL_ERROR.type
         try:
             result = await self._admitted(call, progress)
@@ -108,6 +159,7 @@ class CallPath:
             self.audit.record(
                 AuditEvent(
                     request_id=call.request_id,
+                    method=call.method,
                     principal=call.principal.subject,
                     door=call.door,
                     tool=progress.tool,
@@ -120,86 +172,121 @@ class CallPath:
 
     async def _admitted(self, call: Call, progress: Progress) -> Outcome:
         require(call.principal, Scope.TOOLS_CALL)
-        target = await self.manager.resolve(call.principal, call.method, call.server)
-        progress.tool = target.tool
+        route = await self._route(call)
+        progress.tool = route.own_name
         await self.rates.take(call.principal)
         self.gate.enter()
+        deadline = Deadline(self._timeout(route.first[0]), self.longest)
         try:
-            _validate(target.entries[0], call.arguments)
-            budget = self.budgets.of(target.entries[0].namespace)
+            spec, _, tool = route.first
+            if tool is not None:
+                _validate(tool, call.params.get("arguments") or {})
+            budget = self.budgets.of(spec.group or spec.name)
             budget.count_call()
-            return await self._send(call, target, progress, budget)
+            if call.about is About.RESOURCE:
+                return await self._ask_around(call, route, progress, budget, deadline)
+            return await self._send(call, route, progress, budget, deadline)
         finally:
             self.gate.leave()
 
-    async def _send(self, call: Call, target: Target, progress: Progress, budget: RetryBudget) -> Outcome:
+    async def _route(self, call: Call) -> _Route:
+        """Where the call goes. Raises `ProxyError`."""
+        who, name, client = call.principal, call.name, call.client
+        if call.about is About.TOOL:
+            tools = await self.manager.resolve_tool(who, name, call.server, client=client, shown=call.shown)
+            places = [(entry.spec, self.manager.upstream(entry.server), entry.item) for entry in tools.entries]
+            return _pinned(call, _Route(tools.name, places, tools.preferred))
+        if call.about is About.RESOURCE:
+            specs = await self.manager.resolve_resource(who, name, call.server, client=client)
+            if not specs:
+                raise ProxyError(
+                    RESOURCE_NOT_FOUND, f"no server has the resource {name[:200]!r}", details={"uri": name}
+                )
+            places_ = [(spec, self.manager.upstream(spec.name), None) for spec in specs]
+            return _pinned(call, _Route(name, places_, call.server))
+        prompts = await self.manager.resolve_prompt(who, name, call.server, client=client, shown=call.shown)
+        found = [(entry.spec, self.manager.upstream(entry.server), None) for entry in prompts.entries]
+        return _pinned(call, _Route(prompts.name, found, prompts.preferred))
+
+    async def _ask_around(
+        self, call: Call, route: _Route, progress: Progress, budget: RetryBudget, deadline: Deadline
+    ) -> Outcome:
+        """A URI may have several possible owners that are no replicas: the next is asked when one does not know it."""
+        owners = _owners(route)
+        for owner in owners:
+            try:
+                return await self._send(call, owner, progress, budget, deadline)
+            except UpstreamRefusal as error:
+                if error.answer.code not in _UNKNOWN_RESOURCE or owner is owners[-1]:
+                    raise
+        raise AssertionError  # a route has a place
+
+    async def _send(
+        self, call: Call, route: _Route, progress: Progress, budget: RetryBudget, deadline: Deadline
+    ) -> Outcome:
         """Attempts at replicas until one answers, or none may be tried any more."""
-        upstreams = [(entry, self.manager.upstream(entry.server)) for entry in target.entries]
-        deadline = asyncio.get_running_loop().time() + self._timeout(target)
         tried: list[str] = []
         while True:
-            entry, upstream = self._next(upstreams, target.preferred, tried)
-            progress.server = entry.server
+            spec, upstream, tool = self._next(route, tried)
+            progress.server = spec.name
             progress.attempts += 1
             attempt = Attempt()
+            sending = Sending(call.method, _own_params(call, route.own_name), call.client, tool)
             try:
-                fields = await upstream.call(
-                    entry.tool, call.arguments, deadline=deadline, attempt=attempt, on_message=call.on_message
-                )
+                fields = await upstream.request(sending, deadline=deadline, attempt=attempt)
             except RpcError as error:
-                raise _rpc_error(error, entry.server) from None
+                raise _rpc_error(error, spec.name, call.client) from None
             except WireError as error:
-                idempotent = is_idempotent(entry.tool, entry.spec.retry)
-                tried.append(entry.server)
-                again = progress.attempts <= entry.spec.retry.max and may_retry(error, idempotent=idempotent)
-                if not again or not await self._can_retry(budget, upstreams, tried, error, deadline):
-                    raise _wire_error(error, entry.server, idempotent) from None
+                idempotent = tool is None or is_idempotent(tool, spec.retry)
+                tried.append(spec.name)
+                again = progress.attempts <= spec.retry.max and may_retry(error, idempotent=idempotent)
+                if attempt.forwarded and error.phase is not Phase.NOT_SENT:
+                    again = False  # the client has already seen part of the first attempt
+                if not again or not await self._can_retry(budget, route, tried, error, deadline):
+                    raise _wire_error(error, spec.name, idempotent) from None
                 continue
-            return _outcome(fields, entry.server)
+            return _outcome(fields, spec.name, call.client)
 
-    def _timeout(self, target: Target) -> float:
-        own = target.entries[0].spec.timeout
-        return min(own if own is not None else self.call_timeout, self.longest)
+    def _timeout(self, spec: ServerSpec) -> float:
+        return min(spec.timeout if spec.timeout is not None else self.call_timeout, self.longest)
 
-    def _next(
-        self, upstreams: list[tuple[Entry, Upstream]], preferred: str | None, tried: list[str]
-    ) -> tuple[Entry, Upstream]:
+    def _next(self, route: _Route, tried: list[str]) -> tuple[ServerSpec, Upstream, Tool | None]:
         """The replica for the next attempt. With none available the first is asked all the same: it says why not."""
         found = choose(
-            [(entry.server, upstream) for entry, upstream in upstreams],
-            preferred=preferred,
+            [(spec.name, upstream) for spec, upstream, _ in route.places],
+            preferred=route.preferred,
             tried=tried,
             random=self.random,
         )
-        for entry, upstream in upstreams:
-            if upstream is found:
-                return entry, upstream
-        named = [pair for pair in upstreams if pair[0].server == preferred]
-        return (named or upstreams)[0]
+        for place in route.places:
+            if place[1] is found:
+                return place
+        named = [place for place in route.places if place[0].name == route.preferred]
+        return (named or route.places)[0]
 
     async def _can_retry(
         self,
         budget: RetryBudget,
-        upstreams: list[tuple[Entry, Upstream]],
+        route: _Route,
         tried: list[str],
         error: WireError,
-        deadline: float,
+        deadline: Deadline,
     ) -> bool:
         """Whether there is somewhere to send it again; waits for that a moment."""
-        if any(entry.server not in tried and upstream.is_available for entry, upstream in upstreams):
+        if any(spec.name not in tried and upstream.is_available for spec, upstream, _ in route.places):
             return budget.take()
         # Nobody else has it: the same server again, if it is back soon enough.
-        last = self.manager.upstream(tried[-1])
+        last = next(upstream for spec, upstream, _ in route.places if spec.name == tried[-1])
         tried.clear()
         if error.failure in (Failure.FULL, Failure.RESTING) or not (last.is_available or last.returns_soon):
             return False
         loop = asyncio.get_running_loop()
         pause = (error.retry_after or 1.0) if error.failure is Failure.BUSY else 0.01 + 0.04 * self.random()
-        if loop.time() + pause >= deadline or not budget.take():
+        if loop.time() + pause >= deadline.at or not budget.take():
             return False
         await asyncio.sleep(pause)
         wait = _REOPEN_WAIT if error.failure is Failure.SESSION_LOST else _RECONNECT_WAIT
-        return await last.wait_ready(min(wait, deadline - loop.time())) and last.is_available
+        return await last.wait_ready(min(wait, deadline.at - loop.time())) and last.is_available
 
 
 def require(principal: Principal, scope: Scope) -> None:
@@ -208,8 +295,37 @@ def require(principal: Principal, scope: Scope) -> None:
         raise ProxyError(INSUFFICIENT_SCOPE, f"this token lacks the scope {scope}", details={"scope": str(scope)})
 
 
-def _validate(entry: Entry, arguments: Mapping[str, Any]) -> None:
-    fault = entry.tool.argument_fault(arguments)
+def _pinned(call: Call, route: _Route) -> _Route:
+    """The route of a call that is tied to the server which answered before."""
+    if not call.pinned:
+        return route
+    kept = [place for place in route.places if place[0].name == call.server]
+    if not kept:
+        text = f"{call.server} began this call and no longer has what it is about"
+        raise ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": call.server})
+    return _Route(route.own_name, kept, call.server)
+
+
+def _owners(route: _Route) -> list[_Route]:
+    """One route for each group, and for each server that is in none; in order."""
+    owners: dict[tuple[bool, str], list[tuple[ServerSpec, Upstream, Tool | None]]] = {}
+    for place in route.places:
+        spec = place[0]
+        owners.setdefault((spec.group is None, spec.group or spec.name), []).append(place)
+    return [_Route(route.own_name, places, route.preferred) for places in owners.values()]
+
+
+def _own_params(call: Call, own_name: str) -> Mapping[str, Any]:
+    """The parameters with the name that the server itself uses."""
+    if own_name == call.name:
+        return call.params
+    if call.method == "completion/complete":
+        return {**call.params, "ref": {**call.params["ref"], "name": own_name}}
+    return {**call.params, "name": own_name}
+
+
+def _validate(tool: Tool, arguments: Mapping[str, Any]) -> None:
+    fault = tool.argument_fault(arguments)
     if fault is not None:
         path, reason = fault
         raise ProxyError(
@@ -219,35 +335,42 @@ def _validate(entry: Entry, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def _outcome(fields: Fields, server: str) -> Outcome:
+def _outcome(fields: Fields, server: str, client: Client) -> Outcome:
     try:
         is_error = "isError" in fields and decode(fields["isError"]) is True
         kind = decode(fields["resultType"]) if "resultType" in fields else "complete"
-        asked = decode(fields["inputRequests"]) if "inputRequests" in fields else {}
     except JsonError:
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that cannot be read") from None
     if any(is_deep(bytes(value), MAX_DEPTH - 1) for value in fields.values()):
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result nested deeper than {MAX_DEPTH}")
     if kind == "input_required":
-        raise ProxyError(
-            INPUT_REQUIRED,
-            "the tool asks for input that cannot be given through this door",
-            details={"inputRequests": asked},
-        )
-    if kind != "complete":
+        if client is PROXY or client.era is Era.LEGACY:
+            raise _needs_input(fields, server)
+        return Outcome(fields, server, input_required=True)
+    if kind != "complete" and (client is PROXY or client.era is Era.LEGACY):
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with an unknown kind of result")
     return Outcome(fields, server, is_error)
 
 
-def _rpc_error(error: RpcError, server: str) -> ProxyError:
+def _needs_input(fields: Fields, server: str) -> ProxyError:
+    try:
+        asked = decode(fields["inputRequests"]) if "inputRequests" in fields else {}
+    except JsonError:
+        return ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that cannot be read")
+    text = "the tool asks for input that cannot be given through this door"
+    return ProxyError(INPUT_REQUIRED, text, details={"inputRequests": asked})
+
+
+def _rpc_error(error: RpcError, server: str, client: Client) -> ProxyError:
     message = error.message[:_MESSAGE_LIMIT]
     details: dict[str, Any] = {"server": server, "rpc_code": error.code}
     if error.data is not None:
         details["data"] = error.data
-    if error.code == MISSING_CLIENT_CAPABILITY:
+    if error.code == MISSING_CLIENT_CAPABILITY and client is PROXY:
         return ProxyError(INPUT_REQUIRED, f"the tool asks for what this door cannot give: {message}", details=details)
     status = 400 if error.code == INVALID_PARAMS else None
-    return ProxyError(UPSTREAM_ERROR, f"{server} answered with an error: {message}", status=status, details=details)
+    text = f"{server} answered with an error: {message}"
+    return UpstreamRefusal(error, text, status=status, details=details)
 
 
 def _wire_error(error: WireError, server: str, idempotent: bool) -> ProxyError:

@@ -7,7 +7,8 @@ them and keeps the catalogue. Deciding is done without I/O.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +17,36 @@ from mcp_proxy.base.errors import SERVER_NOT_FOUND, TOOL_NOT_FOUND, UPSTREAM_UNA
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import describe
 from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec, Transport
+from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.auth.principal import Principal
+from mcp_proxy.core.catalog.item import Prompt
 from mcp_proxy.core.catalog.naming import decide
-from mcp_proxy.core.catalog.resolve import Named, Target, find_server, resolve
+from mcp_proxy.core.catalog.offer import Offer
+from mcp_proxy.core.catalog.resolve import (
+    Named,
+    Owners,
+    Target,
+    find_server,
+    resolve_prompt,
+    resolve_resource,
+    resolve_tool,
+)
 from mcp_proxy.core.catalog.snapshot import Catalog, build
+from mcp_proxy.core.catalog.tool import Tool
+from mcp_proxy.core.events import Listener
+from mcp_proxy.core.fleet import Changes, Fleet
+from mcp_proxy.core.upstream.client import PROXY, Client
 from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.guardian import Guardian
+from mcp_proxy.core.upstream.messages import Incoming
+from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.core.upstream.upstream import State, Upstream
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.logs import Logger
 
 FIRST_WAIT = 5.0
 """Seconds that lists and calls wait for servers whose first connection is being made."""
+_MOST_CATALOGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +61,50 @@ class McpClientManager:
     """All servers. `start` and `close` belong to the runtime."""
 
     def __init__(
-        self, servers: Servers, settings: Settings, *, clock: Clock, random: Callable[[], float], log: Logger
+        self,
+        servers: Servers,
+        settings: Settings,
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+        log: Logger,
+        guarded: Callable[[ServerSpec], AddressGuard | None] = lambda _: None,
     ) -> None:
+        """``guarded``: the guard of the addresses that a server may be reached at, for servers that have one."""
         self._settings = settings
         self._clock = clock
         self._random = random
         self._log = log
         self._tasks = TaskSet(self._task_failed)
         self._guardian = Guardian()
-        self._dialer = Dialer(settings.connect_timeout, settings.max_result, self._guardian, self._tasks)
+        self._dialer = Dialer(settings.connect_timeout, settings.max_result, self._guardian, self._tasks, guarded)
         self.refused: tuple[RefusedServer, ...] = servers.refused
         self.findings = servers.findings
-        self.specs: dict[str, ServerSpec] = {spec.name: spec for spec in servers.specs}
         enabled = [spec for spec in servers.specs if not spec.disabled]
         self._policy = decide(settings.naming, settings.separator, len({spec.group or spec.name for spec in enabled}))
-        self._upstreams = {spec.name: self._make(spec) for spec in servers.specs}
+        self._fleet = Fleet(servers.specs, make=self._make, tasks=self._tasks, drain=settings.drain_timeout)
+        self._specs = self._fleet.specs
         self._all_settled = False
-        self.catalog = Catalog()
+        self._catalog = Catalog()
+        self._stale = True
+        self._built_of: tuple[tuple[ServerSpec, Offer], ...] = ()
+        self._variants: dict[str, Catalog] = {}
+        self.listeners: list[Listener] = []
+
+    @property
+    def specs(self) -> Mapping[str, ServerSpec]:
+        """The servers as they are configured now, by name, in order."""
+        return self._specs
+
+    def apply(self, servers: Servers) -> Changes:
+        """Make the servers these: at once, and without disturbing calls on those that stay as they are."""
+        self.refused, self.findings = servers.refused, servers.findings
+        changes = self._fleet.apply(servers.specs)
+        self._specs = self._fleet.specs
+        if changes:
+            self._all_settled = False
+            self._changed()
+        return changes
 
     def _make(self, spec: ServerSpec) -> Upstream:
         return Upstream(
@@ -67,7 +113,7 @@ class McpClientManager:
             clock=self._clock,
             random=self._random,
             log=self._log,
-            on_change=self._rebuild,
+            watcher=self,
             queue_limit=self._settings.max_inflight_per_upstream,
             health_interval=self._settings.health_interval,
         )
@@ -76,9 +122,7 @@ class McpClientManager:
 
     def start(self) -> None:
         """Begin to connect, all at once, in the background."""
-        for upstream in self._upstreams.values():
-            if not upstream.spec.disabled:
-                self._tasks.spawn(upstream.run(), f"upstream {upstream.spec.name}")
+        self._fleet.start()
 
     async def close(self) -> None:
         """Close all connections and stop all children."""
@@ -88,62 +132,198 @@ class McpClientManager:
     def _task_failed(self, name: str, error: BaseException) -> None:
         self._log.error("task_failed", task=name, reason=f"{type(error).__name__}: {error}")
 
-    def _rebuild(self) -> None:
-        """Replace the catalogue if what is offered has changed."""
-        fresh = build(
-            [(one.spec, one.tools) for one in self._upstreams.values() if not one.spec.disabled],
-            self._policy,
-            self.catalog.revision + 1,
-        )
-        if fresh.entries != self.catalog.entries:
-            self.catalog = fresh
-            self._log.debug("catalogue_changed", revision=fresh.revision, tools=len(fresh.shown))
+    # What upstreams report (`upstream.Watcher`)
+
+    def changed(self, upstream: Upstream) -> None:
+        """See `upstream.Watcher.changed`."""
+        self._changed()
+
+    def _changed(self) -> None:
+        """The catalogue is made anew when somebody next looks at it."""
+        self._stale = True
+        self._variants.clear()
+        for listener in self.listeners:
+            listener.catalog_changed()
+
+    @property
+    def catalog(self) -> Catalog:
+        """What clients without capabilities are offered; `catalog_for` knows the others."""
+        if self._stale:
+            self._stale = False
+            made_of = tuple((one.spec, one.offer) for one in self._fleet)
+            if made_of != self._built_of:
+                self._built_of = made_of
+                self._replace(self._build(PROXY, self._catalog.revision + 1))
+        return self._catalog
+
+    def _replace(self, fresh: Catalog) -> None:
+        if fresh.offers_the_same_as(self._catalog):
+            return
+        for conflict in fresh.conflicts:
+            if conflict not in self._catalog.conflicts:
+                self._log.warning(
+                    "name_conflict", kind=conflict.kind, name=conflict.name, kept=conflict.kept, hidden=conflict.hidden
+                )
+        self._catalog = fresh
+        self._log.debug("catalogue_changed", revision=fresh.revision, tools=len(fresh.tools.shown))
+
+    def announced(self, upstream: Upstream, kinds: frozenset[str]) -> None:
+        """See `upstream.Watcher.announced`."""
+        for listener in self.listeners:
+            listener.announced(upstream.spec, kinds)
+
+    def updated(self, upstream: Upstream, message: Incoming) -> None:
+        """See `upstream.Watcher.updated`."""
+        for listener in self.listeners:
+            listener.resource_updated(upstream.spec, message)
+
+    def told(self, upstream: Upstream, key: str, message: Incoming) -> None:
+        """See `upstream.Watcher.told`."""
+        for listener in self.listeners:
+            listener.client_told(key, upstream.spec, message)
+
+    def _build(self, client: Client, revision: int) -> Catalog:
+        offers = [(one.spec, one.offer_to(client)) for one in self._fleet if not one.spec.disabled]
+        return build(offers, self._policy, revision)
+
+    # Clients
+
+    def catalog_for(self, client: Client) -> Catalog:
+        """What this client is offered, as far as that is known; see `learn`."""
+        if not client.profile or all(one.offer_to(client) is one.offer for one in self._fleet):
+            return self.catalog
+        kind = next((kind for one in self._fleet if (kind := one.kind_of(client)) != client.profile), client.profile)
+        found = self._variants.get(kind)
+        if found is None:
+            if len(self._variants) >= _MOST_CATALOGS:
+                self._variants.clear()
+            found = self._variants[kind] = self._build(client, self.catalog.revision)
+        return found
+
+    async def learn(self, client: Client) -> None:
+        """Find out what servers show to clients that can be asked what this one can; at most five seconds."""
+        unknown = [one for one in self._fleet if not one.knows(client)]
+        if unknown:
+            await _at_most(FIRST_WAIT, [(one.learn(client), f"learn {one.spec.name}") for one in unknown])
+
+    @property
+    def has_legacy(self) -> bool:
+        """Whether any server speaks the legacy era with us."""
+        return any(one.era is Era.LEGACY for one in self._fleet)
+
+    def instructions(self, principal: Principal, namespace: str | None) -> str | None:
+        """What the servers tell their clients' models about themselves: one server's verbatim, several under their names."""
+        told = [
+            (one.spec.name, one.terms.instructions.strip())
+            for one in self._fleet
+            if one.terms is not None
+            and one.terms.instructions
+            and one.terms.instructions.strip()
+            and principal.sees_server(one.spec.name, one.spec.group)
+            and namespace in (None, one.spec.name, one.spec.group)
+        ]
+        if len(self._fleet) == 1 or (len(told) == 1 and namespace is not None):
+            return told[0][1] if told else None
+        return "\n\n".join(f"# {name}\n{text}" for name, text in told) or None
+
+    def forget_client(self, key: str) -> None:
+        """A client has left: the links that were its own end."""
+        for upstream in self._fleet:
+            upstream.forget_client(key)
+
+    def tell(self, key: str, method: str) -> None:
+        """Pass on a client's notification without parameters to the servers that it has links of its own with."""
+        for upstream in self._fleet:
+            upstream.tell(key, method)
 
     # Questions
 
     def upstream(self, name: str) -> Upstream:
         """The connection of a server that exists."""
-        return self._upstreams[name]
+        return self._fleet[name]
 
     @property
     def upstreams(self) -> tuple[Upstream, ...]:
-        return tuple(self._upstreams.values())
+        return tuple(self._fleet)
 
     async def settled(self) -> None:
         """Wait for servers whose first connection is being made, at most five seconds."""
         if self._all_settled:
             return
-        waiting = [one for one in self._upstreams.values() if not one.is_settled]
+        waiting = [one for one in self._fleet if not one.is_settled]
         if not waiting:
             self._all_settled = True
             return
-        try:
-            async with asyncio.timeout(FIRST_WAIT), asyncio.TaskGroup() as group:
-                for upstream in waiting:
-                    group.create_task(upstream.wait_settled(), name=f"settle {upstream.spec.name}")
-        except TimeoutError:
-            pass
+        await _at_most(FIRST_WAIT, [(one.wait_settled(), f"settle {one.spec.name}") for one in waiting])
 
     def find(self, name: str, principal: Principal) -> Named:
         """The server or group called ``name``. Raises `ProxyError` (``server_not_found``)."""
         return find_server(name, self.specs, principal)
 
-    async def resolve(self, principal: Principal, method: str, server: str | None) -> Target:
-        """Where a call goes; waits for first connections when the answer may depend on them. Raises `ProxyError`."""
-        if server is None and method not in self.catalog.by_full:
+    async def resolve_tool(
+        self, principal: Principal, name: str, server: str | None, *, client: Client = PROXY, shown: bool = False
+    ) -> Target[Tool]:
+        """Where a call of a tool goes; waits for first connections when the answer may depend on them.
+
+        ``shown``: see `catalog.resolve.resolve_tool`. Raises `ProxyError`.
+        """
+        if server is None and name not in self.catalog.tools.by_full:
             await self.settled()  # a bare name may yet turn out to be ambiguous
+
+        def find() -> Target[Tool]:
+            return resolve_tool(self.catalog_for(client), self.specs, principal, name, server, shown=shown)
+
+        return await self._found(find, principal, name, server, client)
+
+    async def resolve_prompt(
+        self, principal: Principal, name: str, server: str | None, *, client: Client = PROXY, shown: bool = False
+    ) -> Target[Prompt]:
+        """As `resolve_tool`, for prompts."""
+        await self.settled()
+
+        def find() -> Target[Prompt]:
+            return resolve_prompt(self.catalog_for(client), self.specs, principal, name, server, shown=shown)
+
+        return await self._found(find, principal, name, server, client)
+
+    async def resolve_resource(
+        self, principal: Principal, uri: str, server: str | None, *, client: Client = PROXY
+    ) -> tuple[ServerSpec, ...]:
+        """The servers to ask for a resource, in order; all that have any when nobody lists it. Raises `ProxyError`."""
+        await self.settled()
+        owners: Owners = resolve_resource(self.catalog_for(client), self.specs, principal, uri, server)
+        if not owners.specs and client.profile:
+            await self.learn(client)
+            owners = resolve_resource(self.catalog_for(client), self.specs, principal, uri, server)
+        if owners.specs:
+            return owners.specs
+        # A result may have linked to it without its being listed anywhere.
+        members = self.find(server, principal).members if server is not None else tuple(self.specs.values())
+        return tuple(
+            spec
+            for spec in members
+            if (terms := self._fleet[spec.name].terms) is not None
+            and terms.offers("resources")
+            and principal.sees_tool(uri, spec.name, spec.group)
+        )
+
+    async def _found(
+        self, find: Callable[[], Target[Any]], principal: Principal, name: str, server: str | None, client: Client
+    ) -> Target[Any]:
         try:
-            return resolve(self.catalog, self.specs, principal, method, server)
+            return find()
         except ProxyError as error:
             if error.kind is SERVER_NOT_FOUND and self.is_refused(server or "", principal):
                 raise self._unusable(server or "") from None
             if error.kind is not TOOL_NOT_FOUND:
                 raise
         await self.settled()
+        if client.profile:
+            await self.learn(client)
         try:
-            return resolve(self.catalog, self.specs, principal, method, server)
+            return find()
         except ProxyError as error:
-            if error.kind is TOOL_NOT_FOUND and (absent := self._absent(principal, method, server)) is not None:
+            if error.kind is TOOL_NOT_FOUND and (absent := self._absent(principal, name, server)) is not None:
                 raise self._unusable(absent) from None
             raise
 
@@ -157,8 +337,8 @@ class McpClientManager:
         else:
             # A bare name: only servers that are still being connected for the first time leave it open.
             seen = [spec for spec in self.specs.values() if principal.sees_server(spec.name, spec.group)]
-            members = tuple(spec for spec in seen if not self._upstreams[spec.name].is_settled)
-        unknown = [s.name for s in members if self._upstreams[s.name].era is None and not self._upstreams[s.name].tools]
+            members = tuple(spec for spec in seen if not self._fleet[spec.name].is_settled)
+        unknown = [s.name for s in members if self._fleet[s.name].never_listed]
         return unknown[0] if unknown and len(unknown) == len(members) else None
 
     def _prefix(self, method: str, principal: Principal) -> str | None:
@@ -177,7 +357,7 @@ class McpClientManager:
         if refused is not None:
             text = f"{name} is not usable as configured: {refused}"
             return ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": name})
-        upstream = self._upstreams[name]
+        upstream = self._fleet[name]
         if upstream.spec.disabled:
             return ProxyError(UPSTREAM_UNAVAILABLE, f"{name} is disabled", details={"server": name})
         upstream.poke()
@@ -190,7 +370,7 @@ class McpClientManager:
 
     def health(self, *, draining: bool) -> Health:
         """The service and its servers, for ``/health``."""
-        servers = {name: str(upstream.state) for name, upstream in self._upstreams.items()}
+        servers = {name: str(upstream.state) for name, upstream in ((one.spec.name, one) for one in self._fleet)}
         servers |= {one.name: str(State.DISABLED if one.disabled else State.FAILED) for one in self.refused}
         wanted = [state for state in servers.values() if state != State.DISABLED]
         working = [state for state in wanted if state in (State.CONNECTED, State.DEGRADED)]
@@ -204,16 +384,14 @@ class McpClientManager:
 
     def describe(self, principal: Principal) -> list[dict[str, Any]]:
         """The servers this caller may see, for ``/servers``."""
-        rows = [
-            self._row(one) for one in self._upstreams.values() if principal.sees_server(one.spec.name, one.spec.group)
-        ]
+        rows = [self._row(one) for one in self._fleet if principal.sees_server(one.spec.name, one.spec.group)]
         return rows + [_refused_row(one) for one in self.refused if principal.sees_server(one.name)]
 
     def _row(self, upstream: Upstream) -> dict[str, Any]:
         spec = upstream.spec
         shown = describe(spec)
         where: dict[str, Any] = {key: shown[key] for key in ("url", "command") if key in shown}
-        tools = sum(1 for entry in self.catalog.entries if entry.server == spec.name)
+        tools = sum(1 for entry in self.catalog.tools.entries if entry.server == spec.name)
         return {
             "name": spec.name,
             **where,
@@ -227,7 +405,25 @@ class McpClientManager:
             "last_error": upstream.last_error,
             "latency_ms": round(upstream.latency * 1000, 2) if upstream.latency is not None else None,
             "source": spec.source,
+            "withheld": [*self._withheld(upstream)],
         }
+
+    def _withheld(self, upstream: Upstream) -> Iterable[dict[str, str]]:
+        """What clients are not shown of a server's offer, and why."""
+        for one in upstream.withheld:
+            yield {"kind": one.kind, "name": one.name, "reason": one.reason}
+        for conflict in self.catalog.conflicts:
+            if conflict.hidden == upstream.spec.name:
+                reason = f"{conflict.kept} has one of that name, and comes first"
+                yield {"kind": conflict.kind, "name": conflict.name, "reason": reason}
+
+
+async def _at_most(seconds: float, work: Iterable[tuple[Coroutine[Any, Any, None], str]]) -> None:
+    """Do all of it at once, and leave what takes longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+            for coroutine, name in work:
+                group.create_task(coroutine, name=name)
 
 
 def _refused_row(refused: RefusedServer) -> dict[str, Any]:
@@ -241,4 +437,5 @@ def _refused_row(refused: RefusedServer) -> dict[str, Any]:
         "tools": 0,
         "last_error": refused.reason,
         "source": refused.source,
+        "withheld": [],
     }

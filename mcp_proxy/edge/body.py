@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from mcp_proxy.base.errors import PAYLOAD_TOO_LARGE, ProxyError
+import asyncio
+
+from mcp_proxy.base.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, ProxyError
 from mcp_proxy.edge.types import Receive
+
+BODY_SECONDS = 30.0
+"""Time that a client has for sending a body."""
 
 
 class ClientGone(ConnectionAbortedError):
@@ -25,3 +30,12 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         if not message.get("more_body", False):
             return b"".join((*chunks, chunk)) if chunks else chunk
         chunks.append(chunk)
+
+
+async def read_body_in_time(receive: Receive, limit: int, seconds: float = BODY_SECONDS) -> bytes:
+    """The body, as `read_body` reads it. Raises `ProxyError` (request_timeout) too, when it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await read_body(receive, limit)
+    except TimeoutError:
+        raise ProxyError(REQUEST_TIMEOUT, "the request body did not arrive in time") from None

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from mcp_proxy.base.errors import BAD_REQUEST, UNAUTHORIZED, ProxyError
 from mcp_proxy.core.auth.principal import LOCAL, PRINCIPAL_KEY, Principal
+from mcp_proxy.core.auth.resource import WELL_KNOWN
 from mcp_proxy.edge.respond import refuse
 from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
@@ -19,7 +20,10 @@ _HEADER_ONLY = frozenset({"mcp", "sse", "messages", "v1"})
 """First parts of the paths of the MCP and LLM doors: MCP's specification forbids tokens in the query."""
 
 _OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
-"""Paths for everybody: a token that is not accepted counts as none, so that no probe fails of an old one."""
+"""Paths for everybody: a token that is not accepted counts as none, so that no probe fails of an old one.
+
+So is everything below `WELL_KNOWN`, which clients read when their token is not accepted.
+"""
 
 
 class Verifier(Protocol):
@@ -49,7 +53,7 @@ class Identity:
                     token = _choose(scope["path"], given, asked)
                     principal = None if token is None else await self._verifier.authenticate(token)
                 except ProxyError as error:
-                    if error.status != 401 or scope["path"] not in _OPEN:
+                    if error.status != 401 or not (scope["path"] in _OPEN or scope["path"].startswith(WELL_KNOWN)):
                         return await refuse(scope, send, error, token_given=True)
             scope[PRINCIPAL_KEY] = principal
             record: RequestRecord | None = scope.get(SCOPE_KEY)

@@ -1,6 +1,6 @@
-"""Routes answered at the ASGI layer, in front of the web framework: the hot calls, behind the same edge.
+"""Routes answered at the ASGI layer, in front of the web framework: the hot calls and the doors that stream.
 
-Knows no door: handlers are handed in. The framework has a route to the same handler, so both ways answer alike.
+Knows no door: handlers are handed in. Where the framework has a route to the same handler, both ways answer alike.
 """
 
 from __future__ import annotations
@@ -13,15 +13,29 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Mount:
-    """Sends exact (method, path) pairs to their handlers and everything else to the app."""
+    """Sends exact (method, path) pairs, and all that lies under a prefix, to their handlers; the rest to the app.
 
-    def __init__(self, app: App, handlers: Mapping[tuple[str, str], Handler]) -> None:
+    ``under`` maps the first part of paths, such as ``/mcp``: its handler gets that path and all below it, whatever the
+    method.
+    """
+
+    def __init__(
+        self, app: App, exact: Mapping[tuple[str, str], Handler], under: Mapping[str, Handler] | None = None
+    ) -> None:
         self._app = app
-        self._handlers = dict(handlers)
+        self._exact = dict(exact)
+        self._under = dict(under or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            handler = self._handlers.get((scope["method"], scope["path"]))
+            path: str = scope["path"]
+            handler = self._exact.get((scope["method"], path)) or self._under.get(_first_part(path))
             if handler is not None:
                 return await handler(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+def _first_part(path: str) -> str:
+    """``/mcp`` of ``/mcp/math``."""
+    end = path.find("/", 1)
+    return path if end < 0 else path[:end]

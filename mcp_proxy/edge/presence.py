@@ -6,7 +6,7 @@ Quart does this for its own routes. Most requests are answered before it pays to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from mcp_proxy.base.tasks import TaskSet
@@ -27,17 +27,34 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     assert worker is not None
     gone = False
 
-    def failed(_: str, __: BaseException) -> None:
-        worker.cancel()
-
-    watchers: TaskSet | None = None
-
-    async def watch() -> None:
+    def left() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
         gone = True
         worker.cancel()
+
+    try:
+        return await noticing_departure(receive, work, left)
+    except asyncio.CancelledError:
+        # Cancelled by the server as well as by us: then it is the server's wish that counts.
+        if gone and worker.uncancel() == 0:
+            raise ClientGone("the client left before its request was answered") from None
+        raise
+
+
+async def noticing_departure(receive: Receive, work: Coroutine[Any, Any, T], left: Callable[[], None]) -> T:
+    """The result of ``work``, which goes on when the client leaves; ``left`` is called then, and must not block.
+
+    As for `while_connected`, the body must have been read.
+    """
+    watchers: TaskSet | None = None
+
+    def failed(_: str, __: BaseException) -> None:
+        left()
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left()
 
     def look() -> None:
         nonlocal watchers
@@ -47,11 +64,6 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     timer = asyncio.get_running_loop().call_later(LOOK_AFTER, look)
     try:
         return await work
-    except asyncio.CancelledError:
-        # Cancelled by the server as well as by us: then it is the server's wish that counts.
-        if gone and worker.uncancel() == 0:
-            raise ClientGone("the client left before its request was answered") from None
-        raise
     finally:
         timer.cancel()
         if watchers is not None:

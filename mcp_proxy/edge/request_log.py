@@ -1,13 +1,13 @@
 """The record of a request and its one line in the log; and the last resort for exceptions that leave the app.
 
-Outermost layer of the edge. What happens in between fills the `RequestRecord` in the scope.
+Nothing is further out but `challenges`, which completes what is answered here. What happens further in fills the
+`RequestRecord` in the scope.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import INTERNAL_ERROR, ProxyError
@@ -17,7 +17,7 @@ from mcp_proxy.edge.respond import refuse
 from mcp_proxy.edge.security_headers import with_security_headers
 from mcp_proxy.edge.types import STARTS, App, Header, Message, Receive, Scope, Send
 from mcp_proxy.telemetry.logs import Logger
-from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
+from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord, write_request
 
 CLIENT_GONE = 499
 """Logged, never sent: the client left before its answer was complete."""
@@ -84,27 +84,7 @@ class RequestLog:
     def _write(self, record: RequestRecord, status: int) -> None:
         if status == CLIENT_GONE and record.error is None:
             record.error = "client_gone"
-        fields: dict[str, Any] = {
-            "request_id": record.request_id,
-            "method": record.method,
-            "path": record.path,
-            "status_code": status,
-            "execution_time_ms": round((self._clock.monotonic() - record.started) * 1000, 2),
-            "remote_addr": record.remote_addr,
-            "user_agent": record.user_agent,
-            "principal": record.principal,
-            "door": record.door,
-            "tool": record.tool,
-            "server": record.server,
-            "error": record.error,
-        }
-        if self._bodies:
-            if record.request is not None:
-                fields["request"] = record.request
-            if record.response is not None:
-                fields["response"] = record.response
-        write = self._log.info if status < 500 else self._log.error if status == 500 else self._log.warning
-        write("request", **fields)
+        write_request(self._log, record, status, now=self._clock.monotonic(), bodies=self._bodies)
 
 
 class _Exchange:

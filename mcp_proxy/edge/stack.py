@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.edge.addresses import Addresses
+from mcp_proxy.edge.challenges import Challenges
 from mcp_proxy.edge.identity import Identity, Verifier
 from mcp_proxy.edge.limits import BodyLimit
 from mcp_proxy.edge.request_log import RequestLog
@@ -19,6 +20,7 @@ from mcp_proxy.telemetry.logs import Logger
 def build_edge(app: App, *, settings: Settings, verifier: Verifier, log: Logger, clock: Clock, ids: IdSource) -> App:
     """``app`` inside the edge. Raises `StartError` for an ``allow_host`` that is no host name."""
     layers: list[Callable[[App], App]] = [
+        lambda inner: Challenges(inner, settings.public_url),
         lambda inner: RequestLog(inner, log=log, clock=clock, ids=ids, bodies=settings.log_bodies),
         SecurityHeaders,
         lambda inner: Addresses(inner, settings.host, settings.allow_host),

@@ -1,9 +1,11 @@
-"""The record of one request: filled along the way, written as one line when the request ends (by the edge)."""
+"""The record of one request: filled along the way, written as one line when the request ends (by the edge, or the stdio door)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from mcp_proxy.telemetry.logs import Logger
 
 SCOPE_KEY = "mcp_proxy.record"
 """Where the edge keeps the record in the ASGI scope."""
@@ -21,8 +23,42 @@ class RequestRecord:
     started: float
     door: str = "rest"
     principal: str | None = None
+    rpc_method: str | None = None
+    """The JSON-RPC method, at the doors that speak MCP over HTTP; ``method`` is HTTP's."""
     tool: str | None = None
     server: str | None = None
     error: str | None = None
     request: Any = None
     response: Any = None
+
+
+def write_request(log: Logger, record: RequestRecord, status: int, *, now: float, bodies: bool) -> None:
+    """The one line of a request, event ``request``. ``now`` is monotonic; ``bodies`` adds ``request`` and ``response``."""
+    write = log.info if status < 500 else log.error if status == 500 else log.warning
+    write("request", **request_fields(record, status, now=now, bodies=bodies))
+
+
+def request_fields(record: RequestRecord, status: int, *, now: float, bodies: bool) -> dict[str, Any]:
+    """The fields of that line, the same at every door."""
+    fields: dict[str, Any] = {
+        "request_id": record.request_id,
+        "method": record.method,
+        "path": record.path,
+        "status_code": status,
+        "execution_time_ms": round((now - record.started) * 1000, 2),
+        "remote_addr": record.remote_addr,
+        "user_agent": record.user_agent,
+        "principal": record.principal,
+        "door": record.door,
+        "tool": record.tool,
+        "server": record.server,
+        "error": record.error,
+    }
+    if record.rpc_method is not None:
+        fields["rpc_method"] = record.rpc_method
+    if bodies:
+        if record.request is not None:
+            fields["request"] = record.request
+        if record.response is not None:
+            fields["response"] = record.response
+    return fields

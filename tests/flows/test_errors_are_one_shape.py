@@ -13,7 +13,9 @@ from tests.flows.inside import Inside, error_of, refusal, serving
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/health/nothing", "/tools%00", "/favicon.ico", "/servers/calc"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api", "/health/nothing", "/tools%00", "/favicon.ico", "/servers/calc/nothing"]
+)
 async def test_an_unknown_path_is_404(calc: Inside, path: str):
     assert refusal(await calc.get(path)) == (404, "not_found")
 
@@ -27,7 +29,8 @@ async def test_an_unknown_path_is_404(calc: Inside, path: str):
         ("POST", "/tools/list", {"GET", "HEAD"}),
         ("POST", "/health", {"GET", "HEAD"}),
         ("GET", "/api/tokens/revoke", {"POST"}),
-        ("BREW", "/servers", {"GET", "HEAD"}),
+        ("BREW", "/servers", {"GET", "HEAD", "POST"}),
+        ("PUT", "/servers/calc", {"DELETE"}),
     ],
 )
 async def test_a_method_that_a_path_does_not_have_is_405_with_those_it_has(
@@ -89,7 +92,7 @@ async def test_a_fault_of_our_own_is_500_without_what_went_wrong_but_logged_with
 
     async with serving({"calc": {"url": upstream.url}}) as inside:
         manager: Any = inside.app.runtime.manager
-        manager.resolve = manager.settled = manager.describe = manager.health = broken
+        manager.resolve_tool = manager.settled = manager.describe = manager.health = broken
         body = {"json": {"method": "add"}} if method == "POST" else {}
         reply = await inside.request(method, path, **body)
         assert refusal(reply) == (500, "internal_error")

@@ -19,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 async def framework(upstream: FaultyUpstream) -> AsyncIterator[Inside]:
     """The same application as ``calc``, without the mount in front of its routes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcp_proxy.app.Mount", lambda inner, handlers: inner)
+        patch.setattr("mcp_proxy.app.Mount", lambda inner, *_: inner)
         async with serving({"calc": {"url": upstream.url}}) as inside:
             yield inside
 
@@ -88,9 +88,9 @@ async def test_both_ways_fail_alike(upstream: FaultyUpstream, monkeypatch: pytes
     replies = []
     for mounted in (True, False):
         if not mounted:
-            monkeypatch.setattr("mcp_proxy.app.Mount", lambda inner, handlers: inner)
+            monkeypatch.setattr("mcp_proxy.app.Mount", lambda inner, *_: inner)
         async with serving({"calc": {"url": upstream.url}}) as inside:
-            monkeypatch.setattr(inside.app.runtime.manager, "resolve", broken)
+            monkeypatch.setattr(inside.app.runtime.manager, "resolve_tool", broken)
             replies.append(await inside.call("add"))
     assert replies[0].status == 500
     assert comparable(replies[0]) == comparable(replies[1])

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 FIELDS = {
     "name", "transport", "era", "protocol_version", "state", "group", "disabled", "tools", "last_error", "latency_ms",
-    "source",
+    "source", "withheld",
 }  # fmt: skip
 
 
@@ -156,7 +156,10 @@ async def test_a_stdio_child_that_dies_is_started_again():
 
 async def test_the_front_page_names_the_service_its_version_and_its_doors(calc: Inside):
     reply = await calc.get("/", token=None)
-    assert (reply.status, reply.json) == (200, {"name": "mcp-proxy-api", "version": VERSION, "doors": ["rest"]})
+    assert (reply.status, reply.json) == (
+        200,
+        {"name": "mcp-proxy-api", "version": VERSION, "doors": ["rest", "mcp", "sse"]},
+    )
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])

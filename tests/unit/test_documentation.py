@@ -9,6 +9,7 @@ import asyncio
 import configparser
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ import yaml
 
 from mcp_proxy.app import create_app
 from mcp_proxy.base.clock import SystemClock
-from mcp_proxy.base.errors import KINDS, StartError
+from mcp_proxy.base.errors import CONFLICT, KINDS, ORIGIN_NOT_ALLOWED, UNAUTHORIZED, UNKNOWN_HOST, StartError
+from mcp_proxy.base.protocol import LEGACY_RESOURCE_NOT_FOUND
 from mcp_proxy.cli import COMMANDS
 from mcp_proxy.cli.check import env_file
 from mcp_proxy.cli.options import default_text
@@ -31,6 +33,9 @@ from mcp_proxy.core.auth.keys import load_keys
 from mcp_proxy.core.auth.principal import Scope
 from mcp_proxy.core.upstream.child import INHERITED
 from mcp_proxy.settings import SettingInfo, Settings, setting_table
+from tests.conformance.test_client_role import RUNS
+from tests.conformance.test_server_role import EXPECTED_FAILURES, SCORED
+from tests.conformance.upstreams import KINDS as KINDS_OF_SERVERS
 from tests.harness import ROOT, ProxyProcess, make_token
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -38,8 +43,12 @@ README = (ROOT / "README.md").read_text()
 CONFIG = (ROOT / "docs/reference/config.md").read_text()
 ERRORS = (ROOT / "docs/reference/errors.md").read_text()
 SETTINGS = (ROOT / "docs/reference/settings.md").read_text()
+MCP = (ROOT / "docs/mcp.md").read_text()
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 SECRET_KEY = {"SEARCH_KEY": "a-key"}
+DEMO_SERVER = {"command": sys.executable, "args": ["-m", "mcp_proxy.demo"], "cwd": str(ROOT)}
+NO_RPC_ERRORS = (UNAUTHORIZED, ORIGIN_NOT_ALLOWED, UNKNOWN_HOST, CONFLICT)
+"""Kinds with a code of ours that are answered by HTTP before a message is read, or never."""
 
 
 def fences(text: str, *languages: str) -> Iterator[str]:
@@ -94,10 +103,14 @@ def test_the_readme_lists_every_error_that_is_answered_with_its_status(kind: Any
     assert any(str(kind.status) in row.split("|")[1] for row in rows)
 
 
-def test_the_error_that_is_said_never_to_be_answered_is_used_nowhere() -> None:
-    sources = [path.read_text() for path in (ROOT / "mcp_proxy").rglob("*.py") if path.name != "errors.py"]
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
+def test_the_codes_that_mcp_clients_get_are_those_of_the_table(kind: Any) -> None:
+    rows = re.findall(r"^\| (-\d+) \| `(\w+)` \|", section(MCP, "Errors"), re.MULTILINE)
+    codes = {int(code) for code, word in rows if word == kind.type} - {LEGACY_RESOURCE_NOT_FOUND}
 
-    assert not any(re.search(r"\bCONFLICT\b", text) for text in sources)
+    assert codes <= {kind.rpc_code}
+    if kind.rpc_code > -32000 and kind not in NO_RPC_ERRORS:
+        assert codes
 
 
 # Settings
@@ -137,7 +150,7 @@ def test_the_readme_lists_exactly_the_routes_there_are(tmp_path: Path) -> None:
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    listed = re.findall(r"^\| `((?:GET|POST) [^`?]*)", section(README, "REST"), re.MULTILINE)
+    listed = re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) [^`?]*)", section(README, "REST"), re.MULTILINE)
 
     assert sorted(listed) == sorted(served)
 
@@ -192,6 +205,90 @@ def test_the_examples_of_other_dialects_mean_the_same_server() -> None:
     for servers in found:
         assert servers.refused == ()
         assert [(spec.name, spec.url) for spec in servers.specs] == [("search", "https://search.example/mcp")]
+
+
+# MCP clients
+
+
+def snippets() -> list[tuple[str, dict[str, Any]]]:
+    """The entries of the clients' configurations in the README, with the client's name."""
+    clients = section(README, "MCP clients")
+    found = []
+    for client in ("Claude Desktop", "VS Code", "Cursor"):
+        for block in map(json.loads, fences(section(clients, client), "json")):
+            found += [(client, server) for server in (block.get("servers") or block["mcpServers"]).values()]
+    return found
+
+
+def test_every_client_is_shown_a_command_and_an_address() -> None:
+    shown = {(client, "command" if "stdio" in server.get("args", ()) else "address") for client, server in snippets()}
+
+    assert len(shown) == 6
+
+
+def test_the_addresses_in_configurations_of_clients_are_those_of_the_door() -> None:
+    text = section(README, "MCP clients")
+
+    assert set(re.findall(r"http://127\.0\.0\.1:5000(/\w+)", text)) == {"/mcp", "/sse"}
+    for client, server in snippets():
+        if "url" in server:
+            assert server["url"].endswith(":5000/mcp"), client
+            assert server["headers"]["Authorization"].startswith("Bearer "), client
+
+
+@pytest.mark.anyio
+async def test_the_commands_in_configurations_of_clients_serve_mcp(tmp_path: Path) -> None:
+    commands = {(server["command"], *server["args"]) for _, server in snippets() if "stdio" in server.get("args", ())}
+    claude = re.search(r"^claude mcp add proxy -- (.*)$", section(README, "Claude Code"), re.MULTILINE)
+    assert claude is not None
+    assert commands == {tuple(claude[1].split())}
+    [(command, *arguments)] = commands
+    assert command.endswith("/mcp-proxy-api")
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": dict.fromkeys(("one", "two"), DEMO_SERVER)}))
+    arguments = [str(config) if argument.endswith("mcp.json") else argument for argument in arguments]
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mcp_proxy", *arguments, cwd=tmp_path,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}) + "\n"
+    out, _ = await asyncio.wait_for(process.communicate(asked.encode()), 60)
+
+    names = {tool["name"] for tool in json.loads(out)["result"]["tools"]}
+    assert names == {f"{server}__{tool}" for server in ("one", "two") for tool in ("add", "echo", "now")}
+
+
+@pytest.mark.anyio
+async def test_the_curl_commands_for_the_mcp_door_work_when_pasted() -> None:
+    commands = curl_commands(section(section(README, "MCP clients"), "curl"))
+
+    async with ProxyProcess() as proxy:
+        await proxy.connected("demo")
+        results = [
+            (await pasted(command.replace("127.0.0.1:5000", f"127.0.0.1:{proxy.port}"), TOKEN=make_token()))["result"]
+            for command in commands
+        ]
+
+    introduced, listed, called, called_statelessly = results
+    assert introduced["serverInfo"]["name"] == "mcp-proxy-api"
+    assert [tool["name"] for tool in listed["tools"]] == ["add", "echo", "now"]
+    assert called["structuredContent"] == called_statelessly["structuredContent"] == {"result": 5}
+
+
+@pytest.mark.parametrize(("revision", "column"), [("2025-11-25", 0), ("2026-07-28", 1)])
+def test_the_results_of_the_conformance_suite_are_those_that_the_tests_demand(revision: str, column: int) -> None:
+    rows = re.findall(r"^\| a .*? \| (\d+) of (\d+) \| (\d+) of (\d+) \|$", MCP, re.MULTILINE)
+    said = sorted((int(row[2 * column]), int(row[2 * column + 1])) for row in rows)
+    failing = [len(found) for (_, at), found in EXPECTED_FAILURES.items() if at == revision]
+    failing += [0] * (len(KINDS_OF_SERVERS) - len(failing))
+
+    assert said == sorted((SCORED[revision] - some, SCORED[revision]) for some in failing)
+
+
+def test_the_number_of_client_scenarios_is_that_of_the_tests() -> None:
+    assert f"{len(RUNS)} of {len(RUNS)} scenarios" in MCP
 
 
 # Examples and links
@@ -251,8 +348,7 @@ def test_what_the_readme_says_about_bad_secrets_is_what_people_read(settings: di
 
 @pytest.mark.anyio
 async def test_the_curl_commands_of_the_readme_work_when_pasted() -> None:
-    blocks = [block.replace("\\\n", "") for block in fences(section(README, "REST"), "sh")]
-    commands = [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
+    commands = curl_commands(section(README, "REST"))
     assert len(commands) >= 8
 
     async with ProxyProcess() as proxy:
@@ -262,6 +358,12 @@ async def test_the_curl_commands_of_the_readme_work_when_pasted() -> None:
             assert "error" not in answer, command
             if "method" in command or "/demo/add" in command:
                 assert answer["structuredContent"] == {"result": 5}
+
+
+def curl_commands(text: str) -> list[str]:
+    """The curl commands in the shell examples, a line each."""
+    blocks = [block.replace("\\\n", "") for block in fences(text, "sh")]
+    return [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
 
 
 async def pasted(command: str, **variables: str) -> Any:

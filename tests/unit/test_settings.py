@@ -35,6 +35,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.call_timeout, settings.connect_timeout, settings.drain_timeout) == (60, 5, 30)
     assert (settings.max_inflight, settings.max_inflight_per_upstream) == (4096, 1024)
     assert (settings.naming, settings.separator) == ("auto", ".")
+    assert (settings.max_sessions, settings.session_idle, settings.max_streams) == (10_000, 600, 4096)
+    assert (settings.max_parked, settings.park_timeout) == (1000, 300)
     assert str(settings.state_dir) == ".mcp-proxy"
     assert (settings.no_auth, settings.debug, settings.log_bodies) == (False, False, False)
 
@@ -79,11 +81,16 @@ MALFORMED = {
     "MCP_PROXY_SEPARATOR": "/", "PORT": "http", "MCP_PROXY_DRAIN_DELAY": "-1", "MCP_PROXY_DRAIN_TIMEOUT": "0",
     "MCP_PROXY_MAX_BODY": "4MiB", "MCP_PROXY_MAX_RESULT": "1", "MCP_PROXY_CALL_TIMEOUT": "601",
     "MCP_PROXY_CONNECT_TIMEOUT": "nan", "MCP_PROXY_MAX_INFLIGHT": "0", "MCP_PROXY_MAX_INFLIGHT_PER_UPSTREAM": "1.5",
-    "MCP_PROXY_HEALTH_INTERVAL": "inf", "LOG_LEVEL": "LOUD", "MCP_PROXY_LOG_BODIES": "2",
+    "MCP_PROXY_HEALTH_INTERVAL": "inf", "MCP_PROXY_MAX_SESSIONS": "0", "MCP_PROXY_SESSION_IDLE": "0",
+    "MCP_PROXY_MAX_STREAMS": "many", "MCP_PROXY_MAX_PARKED": "-5", "MCP_PROXY_PARK_TIMEOUT": "86401",
+    "LOG_LEVEL": "LOUD", "MCP_PROXY_LOG_BODIES": "2",
+    "MCP_PROXY_ALLOW_NETWORK": "10.0.0.1/8", "MCP_PROXY_API_COMMANDS": "uvx 'x",
+    "MCP_PROXY_AUTHORIZATION_SERVERS": "http://login.example", "MCP_PROXY_PUBLIC_URL": "tools.example",
 }  # fmt: skip
 FREE_TEXT = {
     "JWT_SECRET", "MCP_PROXY_JWT_PUBLIC_KEY", "MCP_PROXY_JWKS", "MCP_PROXY_JWT_ISSUER", "MCP_PROXY_JWT_AUDIENCE",
-    "MCP_PROXY_API_TOKENS", "MCP_URL", "MCP_URLS", "MCP_PROXY_CONFIG", "MCP_PROXY_STATE_DIR", "HOST",
+    "MCP_PROXY_API_TOKENS", "MCP_URL", "MCP_URLS", "MCP_PROXY_CONFIG", "MCP_PROXY_CONFIG_DIR",
+    "MCP_PROXY_STATE_DIR", "HOST",
     "MCP_PROXY_ALLOW_HOST", "MCP_PROXY_CERTFILE", "MCP_PROXY_KEYFILE", "MCP_PROXY_LOG_DIR", "DEBUG",
 }  # fmt: skip
 
@@ -98,6 +105,27 @@ def test_a_malformed_value_stops_the_start_naming_variable_value_and_what_is_acc
     text = refusal({name: value})
     assert text.startswith(f"{name} is {value!r}; accepted: ")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "fits"),
+    [
+        ("https://a.example", True), ("http://10.0.0.1:8080/proxy/", True), ("https://[::1]:5000", True),
+        ("https://a.example?x", False), ("https://a.example/#x", False), ("https://user@a.example", False),
+        ('https://a.example/"', False), ("https://", False), ("ftp://a.example", False), ("https://a.example/ b", False),
+    ],
+)  # fmt: skip
+def test_a_public_url_is_what_paths_can_be_put_behind(url: str, fits: bool) -> None:
+    if fits:
+        assert load({"MCP_PROXY_PUBLIC_URL": url}).settings.public_url == url.rstrip("/")
+    else:
+        assert refusal({"MCP_PROXY_PUBLIC_URL": url}).startswith("MCP_PROXY_PUBLIC_URL is")
+
+
+def test_authorization_servers_are_kept_as_written() -> None:
+    given = load({"MCP_PROXY_AUTHORIZATION_SERVERS": "https://a.example/, https://b.example/tenant"})
+    assert given.settings.authorization_servers == ("https://a.example/", "https://b.example/tenant")
+    assert refusal({"MCP_PROXY_AUTHORIZATION_SERVERS": "https://a.example,ours"}).startswith("MCP_PROXY_AUTH")
 
 
 @pytest.mark.parametrize(("port", "fits"), [("0", True), ("65535", True), ("65536", False), ("-1", False)])
@@ -147,6 +175,17 @@ def test_lists_are_comma_separated() -> None:
     settings = load({"MCP_URLS": " http://a , http://b,, ", "MCP_PROXY_CONFIG": "a.json,b.json"}).settings
     assert settings.mcp_urls == ("http://a", "http://b")
     assert settings.config == (Path("a.json"), Path("b.json"))
+
+
+def test_networks_are_comma_separated_and_made_uniform() -> None:
+    assert load({"MCP_PROXY_ALLOW_NETWORK": "10.0.0.7, FD00::/8"}).settings.allow_network == ("10.0.0.7/32", "fd00::/8")
+    flags = {"allow_network": ("10.0.0.0/8", "fd00::/8")}
+    assert load(flags=flags).settings.allow_network == flags["allow_network"]
+
+
+def test_commands_are_separated_by_semicolons_and_keep_their_commas() -> None:
+    given = load({"MCP_PROXY_API_COMMANDS": "uvx time --zones a,b ; npx -y @s/x@1.2.3 {dir};; "}).settings
+    assert given.api_commands == ("uvx time --zones a,b", "npx -y @s/x@1.2.3 {dir}")
 
 
 def test_mcp_urls_replaces_mcp_url_and_says_so() -> None:

@@ -51,6 +51,13 @@ class Principal:
     rate: int | None = None
     token_id: str | None = None
     expires: float | None = None
+    owner: str | None = None
+    """Tells callers apart whose tokens name nobody."""
+
+    @property
+    def who(self) -> str:
+        """Equal for requests of one caller, and for no two callers."""
+        return self.subject if self.owner is None else self.owner
 
     def has(self, scope: Scope) -> bool:
         """Whether this caller holds ``scope``."""

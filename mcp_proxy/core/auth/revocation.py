@@ -11,11 +11,11 @@ import fcntl
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mcp_proxy.base.atomic_file import replace_file
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.json import JsonError, encode, read_strict
 
@@ -164,19 +164,4 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, revoked: Mapping[str, float]) -> None:
-    """Replace the file: readers see the old list or the new one, also after a power cut."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(encode({"version": VERSION, "revoked": revoked}) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_file(path, encode({"version": VERSION, "revoked": revoked}) + b"\n")

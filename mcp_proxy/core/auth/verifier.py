@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +17,7 @@ from jwt.exceptions import InvalidSignatureError, PyJWTError
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import UNAUTHORIZED, ProxyError
 from mcp_proxy.base.json import JsonError, read_strict
-from mcp_proxy.core.auth.claims import LEEWAY, ClaimRules, read_claims, refused
+from mcp_proxy.core.auth.claims import ANONYMOUS, LEEWAY, ClaimRules, read_claims, refused
 from mcp_proxy.core.auth.keys import KeySet
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.auth.revocation import Revocations
@@ -77,6 +78,8 @@ class TokenVerifier:
                 return principal
             del self._cache[digest]
         principal = self._static.find(digest) or self._verify_jwt(token)
+        if principal.subject == ANONYMOUS:
+            principal = replace(principal, owner=f"{ANONYMOUS} {digest.hex()[:32]}")
         self._remember(digest, principal)
         return principal
 

@@ -1,6 +1,6 @@
-"""How tools are called at the doors: bare, or with the namespace in front. Pure.
+"""How tools and prompts are called at the doors: bare, or with the namespace in front. Pure.
 
-A namespace is a group, or a server outside any group. Finding a tool by name is `snapshot`.
+A namespace is a group, or a server outside any group. Finding a tool by name is `names`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -38,28 +38,42 @@ def decide(naming: str, separator: str, namespaces: int) -> NamingPolicy:
     return NamingPolicy(separator, None, first_keeps=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A name at the doors. ``wanted`` is what it would be if the one at index ``gave_way_to`` were not called so."""
+
+    name: str
+    wanted: str
+    gave_way_to: int | None = None
+
+
 def shown_names(policy: NamingPolicy, tools: Sequence[tuple[str, str]]) -> list[str]:
     """The name at the doors of each (namespace, bare name), in order; all different."""
+    return [one.name for one in name_all(policy, tools)]
+
+
+def name_all(policy: NamingPolicy, tools: Sequence[tuple[str, str]]) -> list[Named]:
+    """As `shown_names`, with what had to give way."""
     counts = Counter(bare for _, bare in tools)
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     names = []
-    for namespace, bare in tools:
+    for index, (namespace, bare) in enumerate(tools):
         clash = counts[bare] > 1 and (not policy.first_keeps or bare in taken)
-        name = f"{namespace}{policy.separator}{bare}" if policy.prefixed or clash else bare
-        names.append(_fit(name, policy, taken))
-        taken.add(names[-1])
+        wanted = f"{namespace}{policy.separator}{bare}" if policy.prefixed or clash else bare
+        names.append(_fit(wanted, policy, taken))
+        taken[names[-1].name] = index
     return names
 
 
-def _fit(name: str, policy: NamingPolicy, taken: set[str]) -> str:
+def _fit(name: str, policy: NamingPolicy, taken: Mapping[str, int]) -> Named:
     """Fit strict clients under the strict separator, and give way to a name that is taken, the same way every time."""
     strict = policy.separator == "__"
     fits = not strict or (len(name) <= STRICT_LENGTH and _MISFIT.search(name) is None)
     if fits and name not in taken:
-        return name
+        return Named(name, name)
     stem = (_MISFIT.sub("_", name) if strict else name)[: STRICT_LENGTH - 9]
     for salt in itertools.count():
         tail = sha256(f"{name}{salt or ''}".encode()).hexdigest()[:8]
         if (fitted := f"{stem}_{tail}") not in taken:
-            return fitted
+            return Named(fitted, name, taken.get(name))
     raise AssertionError  # the count has no end

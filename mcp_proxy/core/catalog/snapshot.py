@@ -1,75 +1,87 @@
-"""The catalogue: an immutable snapshot of what all servers offer, and the tables that find a tool by its names.
+"""The catalogue: an immutable snapshot of what all servers offer, and what of it stands in each other's way.
 
 Replaced whole, never changed; readers keep the one they hold. Pure: who is connected, and who may call, is not known here.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from mcp_proxy.config.model import ServerSpec, ToolRules
-from mcp_proxy.core.catalog.naming import NamingPolicy, shown_names
+from mcp_proxy.core.catalog.item import Prompt, Resource, Template
+from mcp_proxy.core.catalog.names import Entry, ItemT, NameTable, grouped, strangers, tabulate
+from mcp_proxy.core.catalog.naming import NamingPolicy
+from mcp_proxy.core.catalog.offer import Offer
 from mcp_proxy.core.catalog.tool import Tool
 
-SEPARATORS = (".", "__")
-"""A call accepts both forms, whatever the policy for lists."""
-
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One tool of one server."""
+class Conflict:
+    """A name that several servers use which are no replicas of one another.
 
-    tool: Tool
-    spec: ServerSpec
+    ``kind``: ``tool``, ``prompt``, ``resource`` or ``template``. ``name``: the URI (or template) that both list; the bare
+    name that both have, where bare names are shown; or the name at the doors that one had to give way for. ``kept`` and
+    ``hidden`` are servers; the first in the servers' order keeps.
+    """
 
-    @property
-    def server(self) -> str:
-        return self.spec.name
-
-    @property
-    def namespace(self) -> str:
-        return self.spec.group or self.spec.name
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A tool as it is listed: once per namespace."""
-
+    kind: str
     name: str
-    entry: Entry
+    kept: str
+    hidden: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceTable:
+    """Resources once per URI and templates once per URI template, the first in the servers' order; and all owners."""
+
+    resources: tuple[Entry[Resource], ...] = ()
+    templates: tuple[Entry[Template], ...] = ()
+    by_uri: Mapping[str, tuple[Entry[Resource], ...]] = field(default_factory=dict, repr=False)
+    by_template: Mapping[str, tuple[Entry[Template], ...]] = field(default_factory=dict, repr=False)
+    all_resources: tuple[Entry[Resource], ...] = field(default=(), repr=False)
+    all_templates: tuple[Entry[Template], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All tools. ``revision`` grows with each change; ``by_bare`` and ``by_full`` find entries by name."""
+    """Everything that is offered. ``revision`` grows with each change."""
 
     revision: int = 0
-    entries: tuple[Entry, ...] = ()
-    shown: tuple[Shown, ...] = ()
-    by_bare: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict, repr=False)
-    by_full: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict, repr=False)
+    tools: NameTable[Tool] = field(default_factory=NameTable)
+    prompts: NameTable[Prompt] = field(default_factory=NameTable)
+    resources: ResourceTable = field(default_factory=ResourceTable)
+    conflicts: tuple[Conflict, ...] = ()
+
+    def offers_the_same_as(self, other: Catalog) -> bool:
+        """Whether nothing but the revision differs."""
+        return (
+            self.tools.entries == other.tools.entries
+            and self.prompts.entries == other.prompts.entries
+            and self.resources.all_resources == other.resources.all_resources
+            and self.resources.all_templates == other.resources.all_templates
+        )
 
 
-def build(servers: Iterable[tuple[ServerSpec, Sequence[Tool]]], policy: NamingPolicy, revision: int) -> Catalog:
-    """The catalogue of these servers, in their order."""
-    entries = tuple(Entry(tool, spec) for spec, tools in servers for tool in tools if _offered(tool.name, spec.tools))
-    listed = list({(entry.namespace, entry.tool.name): entry for entry in reversed(entries)}.values())[::-1]
-    names = shown_names(policy, [(entry.namespace, entry.tool.name) for entry in listed])
-    shown = tuple(Shown(name, entry) for name, entry in zip(names, listed, strict=True))
-    by_bare: dict[str, list[Entry]] = defaultdict(list)
-    by_full: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        by_bare[entry.tool.name].append(entry)
-        for owner in filter(None, (entry.server, entry.spec.group)):
-            for separator in SEPARATORS:
-                by_full[f"{owner}{separator}{entry.tool.name}"].append(entry)
-    for item in shown:
-        if item.name not in by_full and item.name not in by_bare:
-            by_full[item.name] = [e for e in entries if _same_listing(e, item.entry)]
-    return Catalog(revision, entries, shown, _frozen(by_bare), _frozen(by_full))
+def build(servers: Iterable[tuple[ServerSpec, Offer]], policy: NamingPolicy, revision: int) -> Catalog:
+    """The catalogue of these servers, in their order. A server's tool rules hide tools, and nothing else."""
+    offers = list(servers)
+    tools = tabulate(
+        [Entry(tool, spec) for spec, offer in offers for tool in offer.tools if _offered(tool.name, spec.tools)], policy
+    )
+    prompts = tabulate([Entry(prompt, spec) for spec, offer in offers for prompt in offer.prompts], policy)
+    resources = _resource_table(
+        [Entry(resource, spec) for spec, offer in offers for resource in offer.resources],
+        [Entry(template, spec) for spec, offer in offers for template in offer.templates],
+    )
+    conflicts = (
+        *_of_names("tool", tools),
+        *_of_names("prompt", prompts),
+        *_of_owners("resource", resources.by_uri),
+        *_of_owners("template", resources.by_template),
+    )
+    return Catalog(revision, tools, prompts, resources, conflicts)
 
 
 def _offered(name: str, rules: ToolRules) -> bool:
@@ -77,9 +89,24 @@ def _offered(name: str, rules: ToolRules) -> bool:
     return allowed and not any(fnmatchcase(name, glob) for glob in rules.deny)
 
 
-def _same_listing(one: Entry, other: Entry) -> bool:
-    return one.namespace == other.namespace and one.tool.name == other.tool.name
+def _resource_table(resources: Sequence[Entry[Resource]], templates: Sequence[Entry[Template]]) -> ResourceTable:
+    by_uri = grouped((entry.name, entry) for entry in resources)
+    by_template = grouped((entry.name, entry) for entry in templates)
+    return ResourceTable(
+        resources=tuple(owners[0] for owners in by_uri.values()),
+        templates=tuple(owners[0] for owners in by_template.values()),
+        by_uri=by_uri,
+        by_template=by_template,
+        all_resources=tuple(resources),
+        all_templates=tuple(templates),
+    )
 
 
-def _frozen(table: Mapping[str, list[Entry]]) -> dict[str, tuple[Entry, ...]]:
-    return {name: tuple(entries) for name, entries in table.items()}
+def _of_names(kind: str, table: NameTable[ItemT]) -> Iterable[Conflict]:
+    return (Conflict(kind, clash.name, clash.kept.server, clash.hidden.server) for clash in table.clashes)
+
+
+def _of_owners(kind: str, table: Mapping[str, Sequence[Entry[ItemT]]]) -> Iterable[Conflict]:
+    for name, owners in table.items():
+        for other in strangers(owners):
+            yield Conflict(kind, name, owners[0].server, other.server)

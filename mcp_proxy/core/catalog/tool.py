@@ -7,31 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import jsonschema_rs
 
 from mcp_proxy.base.json import encode
+from mcp_proxy.core.catalog.item import Item
 from mcp_proxy.core.catalog.mirrored import headers_of
 
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
-class Tool:
+class Tool(Item):
     """A tool. ``definition`` is the server's own object and is not changed."""
-
-    def __init__(self, definition: Mapping[str, Any]) -> None:
-        self.definition = definition
-        self.name: str = definition["name"]
-
-    def __repr__(self) -> str:
-        return f"<Tool {self.name}>"
-
-    @cached_property
-    def digest(self) -> str:
-        """Equal for tools that are defined identically."""
-        return sha256(encode(_sorted(self.definition))).hexdigest()
 
     @cached_property
     def _validator(self) -> jsonschema_rs.Validator | None:
@@ -57,6 +45,10 @@ class Tool:
         validator = self._validator
         if validator is None or validator.is_valid(arguments):
             return None
+        # Clients, and models, say null where they mean "not given"; a server may take it so, and is asked.
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if len(given) != len(arguments) and validator.is_valid(given):
+            return None
         error = next(validator.iter_errors(arguments))
         pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
         return pointer, _reason(error)
@@ -77,6 +69,8 @@ class Tool:
                 headers[header] = "true" if value else "false"
             elif isinstance(value, (str, int)):
                 headers[header] = str(value)
+            elif isinstance(value, float) and value.is_integer():
+                headers[header] = str(int(value))
         return headers
 
     def is_declared_idempotent(self) -> bool:
@@ -107,25 +101,3 @@ def _reason(error: jsonschema_rs.ValidationError) -> str:
     ):
         return f"does not satisfy {rule} {encode(next(iter(facts.values()))).decode()[:200]}"
     return f"does not satisfy {rule}"
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
-
-
-def adopt(definitions: list[dict[str, Any]], known: tuple[Tool, ...]) -> tuple[Tool, ...]:
-    """Tools for a fresh listing; unchanged ones keep their object, and with it their validator.
-
-    A name that is listed twice counts once, the first time.
-    """
-    old = {tool.name: tool for tool in known}
-    fresh: dict[str, Tool] = {}
-    for definition in definitions:
-        name = definition["name"]
-        if name in fresh:
-            continue
-        before = old.get(name)
-        fresh[name] = before if before is not None and before.definition == definition else Tool(definition)
-    return tuple(fresh.values())

@@ -19,6 +19,8 @@ class Bulkhead:
         self._slots = asyncio.Semaphore(concurrency) if concurrency is not None and concurrency < limit else None
         self.inside = 0
         """Calls in flight or waiting."""
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def __repr__(self) -> str:
         return f"<Bulkhead {self.inside}/{self._limit}>"
@@ -32,16 +34,31 @@ class Bulkhead:
         if self.is_full:
             raise WireError(Failure.FULL, Phase.NOT_SENT, "too many calls in flight or waiting", retry_after=1)
         self.inside += 1
+        self._empty.clear()
         if self._slots is not None:
             try:
                 await self._slots.acquire()
             except BaseException:
-                self.inside -= 1
+                self._leave()
                 raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.inside -= 1
+        self._leave()
         if self._slots is not None:
             self._slots.release()
+
+    def _leave(self) -> None:
+        self.inside -= 1
+        if not self.inside:
+            self._empty.set()
+
+    async def wait_empty(self, seconds: float) -> bool:
+        """Whether everybody has left within that time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True

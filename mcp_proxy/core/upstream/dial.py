@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
+from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.upstream.child import child_environment
+from mcp_proxy.core.upstream.client import PROXY, Client, OnIncoming
 from mcp_proxy.core.upstream.exchange import AiohttpExchange
 from mcp_proxy.core.upstream.failures import Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.guardian import Guardian
@@ -20,21 +22,40 @@ from mcp_proxy.core.upstream.link import Link, negotiate
 from mcp_proxy.core.upstream.sse_wire import SseWire
 from mcp_proxy.core.upstream.stdio import StdioWire
 from mcp_proxy.core.upstream.streamable import StreamableHttpWire
-from mcp_proxy.core.upstream.wire import OnIncoming, Wire
+from mcp_proxy.core.upstream.wire import Wire
 
 _STDIO_START = 60.0
 """Seconds a command may take to answer for the first time: package runners download before they start."""
 _PROBE = 3.0
 
 
+def _unguarded(_: ServerSpec) -> AddressGuard | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Opens links. ``connect_timeout`` is in seconds, ``max_result`` in bytes."""
+    """Opens links. ``connect_timeout`` is in seconds, ``max_result`` in bytes.
+
+    ``guarded`` gives the guard for the addresses of a server that came over the API, None for any other.
+    """
 
     connect_timeout: float
     max_result: int
     guardian: Guardian
     tasks: TaskSet
+    guarded: Callable[[ServerSpec], AddressGuard | None] = _unguarded
+
+    async def dial_for(
+        self,
+        client: Client,
+        spec: ServerSpec,
+        transport: Transport,
+        on_incoming: OnIncoming,
+        on_stderr: Callable[[str], None],
+    ) -> Link:
+        """A legacy link that is ``client``'s alone, over the transport that is known by now. Raises `WireError`, `RpcError`."""
+        return await self._dial(spec, transport, on_incoming, on_stderr, client)
 
     async def dial(
         self, spec: ServerSpec, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
@@ -58,7 +79,12 @@ class Dialer:
             raise first from None
 
     async def _dial(
-        self, spec: ServerSpec, transport: Transport, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
+        self,
+        spec: ServerSpec,
+        transport: Transport,
+        on_incoming: OnIncoming,
+        on_stderr: Callable[[str], None],
+        client: Client = PROXY,
     ) -> Link:
         reach = spec.connect_timeout or self.connect_timeout
         allowed = spec.connect_timeout or _STDIO_START if transport is Transport.STDIO else reach * 2
@@ -68,7 +94,8 @@ class Dialer:
                 wire = self._wire(spec, transport, reach, on_incoming, on_stderr)
                 await self._open(wire, spec)
                 modern = transport is not Transport.SSE
-                terms = await negotiate(wire, probe_timeout=min(_PROBE, allowed / 2), modern_possible=modern)
+                probe = min(_PROBE, allowed / 2)
+                terms = await negotiate(wire, probe_timeout=probe, modern_possible=modern, client=client)
                 return Link(wire, terms)
         except BaseException as error:
             if wire is not None:
@@ -88,12 +115,16 @@ class Dialer:
     ) -> Wire:
         if transport is Transport.STDIO:
             return StdioWire(
-                max_result=self.max_result, guardian=self.guardian, on_incoming=on_incoming, on_stderr=on_stderr
+                max_result=self.max_result,
+                guardian=self.guardian,
+                tasks=self.tasks,
+                on_incoming=on_incoming,
+                on_stderr=on_stderr,
             )
         assert spec.url is not None
         make = SseWire if transport is Transport.SSE else StreamableHttpWire
         return make(
-            AiohttpExchange(reach), spec.url, spec.headers,
+            AiohttpExchange(reach, self.guarded(spec)), spec.url, spec.headers,
             max_result=self.max_result, tasks=self.tasks, on_incoming=on_incoming,
         )  # fmt: skip
 

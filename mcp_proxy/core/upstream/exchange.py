@@ -16,6 +16,8 @@ from typing import Protocol
 import aiohttp
 from yarl import URL
 
+from mcp_proxy.core.admission.guard import AddressGuard
+from mcp_proxy.core.upstream.checked_resolver import AddressRefused, CheckedResolver, refuse_address
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 
 _WHOLE = 512 * 1024
@@ -27,6 +29,7 @@ _NOT_SENT = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
+    AddressRefused,
 )
 
 
@@ -64,19 +67,24 @@ class Exchange(Protocol):
 
 
 class AiohttpExchange:
-    """`Exchange` on one aiohttp session: no redirects, no cookies, no proxies from the environment."""
+    """`Exchange` on one aiohttp session: no redirects, no cookies, no proxies from the environment.
+
+    ``guard``: connections are made to addresses it permits only (servers that came over the API); None: to any.
+    """
 
     KEEP_ALIVE = 4.0
     """Seconds; below the 5 s after which common servers close an idle connection, so that none is reused while dying."""
 
-    def __init__(self, connect_timeout: float) -> None:
+    def __init__(self, connect_timeout: float, guard: AddressGuard | None = None) -> None:
         self._connect_timeout = connect_timeout
+        self._guard = guard
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self.KEEP_ALIVE)
+            resolver = None if self._guard is None else CheckedResolver(self._guard)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=self.KEEP_ALIVE, resolver=resolver)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -98,8 +106,11 @@ class AiohttpExchange:
         # Until the library reports a failed connection, the bytes must be taken as sent.
         attempt.phase = Phase.SENT
         try:
+            target = _parsed(url)
+            if self._guard is not None:
+                refuse_address(target, self._guard)
             response = await session.request(
-                method, _parsed(url), headers=headers, data=_payload(body), allow_redirects=False
+                method, target, headers=headers, data=_payload(body), allow_redirects=False
             )
         except _NOT_SENT as error:
             attempt.phase = Phase.NOT_SENT
@@ -118,7 +129,10 @@ class AiohttpExchange:
 def _parsed(url: str) -> URL:
     """An upstream has one URL or two, and they come with every request."""
     try:
-        return URL(url)
+        parsed = URL(url)
+        # A label that is empty or too long makes the system's resolver fail in a way of its own, much later.
+        (parsed.raw_host or "").encode("idna")
+        return parsed
     except ValueError:
         raise aiohttp.InvalidURL(url) from None
 
@@ -129,6 +143,8 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 
 
 def _connect_reason(error: Exception) -> str:
+    if isinstance(getattr(error, "os_error", error), AddressRefused):
+        return "its address is not public and its network not allowed (--allow-network)"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name is not known"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):

@@ -41,12 +41,16 @@ class Failure(StrEnum):
 
 
 class Attempt:
-    """One try at a request; the wire notes here how far it got, so that a time-out or cancellation can tell."""
+    """One try at a request; the wire notes here how far it got, so that a time-out or cancellation can tell.
 
-    __slots__ = ("phase",)
+    ``forwarded``: something of what came before the answer has reached the client.
+    """
+
+    __slots__ = ("forwarded", "phase")
 
     def __init__(self) -> None:
         self.phase = Phase.NOT_SENT
+        self.forwarded = False
 
 
 class WireError(Exception):

@@ -70,9 +70,12 @@ def answer(request_id: int | str, result: Mapping[str, Any]) -> bytes:
     return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
-def refusal(request_id: int | str, code: int, message: str) -> bytes:
+def refusal(request_id: int | str, code: int, message: str, data: Any = None) -> bytes:
     """Our error for a request of the upstream's."""
-    return encode({"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}})
+    error: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
 def read(data: bytes) -> Reply | Incoming:

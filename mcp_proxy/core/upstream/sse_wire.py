@@ -10,11 +10,14 @@ from urllib.parse import urljoin, urlsplit
 from mcp_proxy.base.json import Fields, JsonError
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
+from mcp_proxy.core.upstream.answering import Posting
+from mcp_proxy.core.upstream.client import OnIncoming, OnRequest
 from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 from mcp_proxy.core.upstream.framing import broken_reply_id
 from mcp_proxy.core.upstream.sse import Event, SseParser
-from mcp_proxy.core.upstream.wire import Correlator, OnIncoming, Outgoing, Terms, cancel_notice, tracked
+from mcp_proxy.core.upstream.terms import Terms
+from mcp_proxy.core.upstream.wire import Correlator, Outgoing, cancel_notice, tracked
 
 
 class SseWire:
@@ -35,7 +38,8 @@ class SseWire:
         self._headers = dict(headers)
         self._max = max_result
         self._tasks = tasks
-        self._calls = Correlator(on_incoming, self._send_back)
+        self._send_back = Posting(tasks, self._post_quietly)
+        self._calls = Correlator(on_incoming, self._send_back, tasks)
         self._response: Response | None = None
         self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reader: asyncio.Task[None] | None = None
@@ -46,6 +50,15 @@ class SseWire:
 
     def __repr__(self) -> str:
         return f"<SseWire {len(self._calls)} in flight>"
+
+    @property
+    def on_request(self) -> OnRequest | None:
+        """See `Wire.on_request`."""
+        return self._calls.on_request
+
+    @on_request.setter
+    def on_request(self, handler: OnRequest | None) -> None:
+        self._calls.on_request = handler
 
     async def open(self) -> None:
         """Open the stream and wait for the endpoint it names. Raises `WireError`."""
@@ -136,9 +149,6 @@ class SseWire:
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         """See `Wire.notify`."""
         await self._post(messages.notification(method, params), Attempt())
-
-    def _send_back(self, body: bytes) -> None:
-        self._tasks.spawn(self._post_quietly(body), "answer to upstream")
 
     async def _post_quietly(self, body: bytes) -> None:
         try:

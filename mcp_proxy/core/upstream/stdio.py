@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp_proxy.base.json import Fields, JsonError
+from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.child import Child, start
+from mcp_proxy.core.upstream.client import OnIncoming, OnRequest
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 from mcp_proxy.core.upstream.framing import LineFramer, Overlong, broken_reply_id
 from mcp_proxy.core.upstream.guardian import Guardian
-from mcp_proxy.core.upstream.wire import Correlator, OnIncoming, Outgoing, Terms, cancel_notice, tracked
+from mcp_proxy.core.upstream.terms import Terms
+from mcp_proxy.core.upstream.wire import Correlator, Outgoing, cancel_notice, tracked
 from mcp_proxy.telemetry.redact import redact_text
 
 _LAST_WORDS = 300
@@ -26,12 +29,18 @@ class StdioWire:
     """A `Wire` to a child process. Made by `open_stdio`."""
 
     def __init__(
-        self, *, max_result: int, guardian: Guardian, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
+        self,
+        *,
+        max_result: int,
+        guardian: Guardian,
+        tasks: TaskSet,
+        on_incoming: OnIncoming,
+        on_stderr: Callable[[str], None],
     ) -> None:
         self._max = max_result
         self._framer = LineFramer(max_result)
         self._guardian = guardian
-        self._calls = Correlator(on_incoming, self._send_back)
+        self._calls = Correlator(on_incoming, self._send_back, tasks)
         self._child: Child | None = None
         self.noise = 0
         """Lines on stdout that were no messages."""
@@ -43,6 +52,15 @@ class StdioWire:
 
     def __repr__(self) -> str:
         return f"<StdioWire pid={self._child.pid if self._child else None} {len(self._calls)} in flight>"
+
+    @property
+    def on_request(self) -> OnRequest | None:
+        """See `Wire.on_request`."""
+        return self._calls.on_request
+
+    @on_request.setter
+    def on_request(self, handler: OnRequest | None) -> None:
+        self._calls.on_request = handler
 
     async def open(self, command: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> None:
         """Start the child. Raises `WireError`."""

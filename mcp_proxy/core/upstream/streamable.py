@@ -19,15 +19,25 @@ from mcp_proxy.base.json import Fields, JsonError
 from mcp_proxy.base.protocol import LATEST_MODERN
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
+from mcp_proxy.core.upstream.answering import Answering, Posting
+from mcp_proxy.core.upstream.client import OnIncoming, OnRequest
 from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
-from mcp_proxy.core.upstream.messages import Reply
+from mcp_proxy.core.upstream.messages import Incoming, Reply
 from mcp_proxy.core.upstream.sse import Event, EventTooLarge, SseParser
-from mcp_proxy.core.upstream.wire import Era, OnIncoming, Outgoing, Terms, cancel_notice, reply_to, tracked
+from mcp_proxy.core.upstream.terms import Era, Terms
+from mcp_proxy.core.upstream.wire import Outgoing, cancel_notice, progress_token, tracked
 
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_ANNOUNCEMENTS = (
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+    "notifications/resources/updated",
+)
+"""What concerns everybody, on whatever stream it comes."""
 _ERROR_BODY = 64 * 1024
 _SESSION_CODES = (-32600, -32000, -32001)
 _SESSION_WORDS = re.compile(
@@ -82,7 +92,11 @@ class StreamableHttpWire:
         self._max = max_result
         self._tasks = tasks
         self._on_incoming = on_incoming
+        self._answering = Answering(tasks, Posting(tasks, self._post_quietly))
+        self.on_request: OnRequest | None = None
         self._ids = itertools.count(1)
+        self._progress: dict[int, OnIncoming] = {}
+        """Who wants to hear of progress, by request: some servers report it on the standing stream."""
         self._inflight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -116,6 +130,8 @@ class StreamableHttpWire:
         body = messages.request(request_id, out.method, tracked(out, request_id))
         self._inflight += 1
         self._idle.clear()
+        if out.on_message is not None and out.progress:
+            self._progress[request_id] = out.on_message
         try:
             response = await self._exchange.open("POST", self._url, self._headers(out), body, attempt)
             try:
@@ -128,6 +144,7 @@ class StreamableHttpWire:
                 self._tasks.spawn(self._post_quietly(cancel_notice(request_id)), "cancel notice")
             raise
         finally:
+            self._progress.pop(request_id, None)
             self._inflight -= 1
             if not self._inflight:
                 self._idle.set()
@@ -209,12 +226,19 @@ class StreamableHttpWire:
         if isinstance(message, Reply):
             return message
         if message.id is not None:
-            self._tasks.spawn(self._post_quietly(reply_to(message)), "answer to upstream")
-        elif out.on_message is not None and not message.method.endswith("list_changed"):
+            self._answering.take(message, out.on_request or self.on_request)
+        elif message.method == "notifications/cancelled":
+            self._answering.withdraw(message)
+        elif out.on_message is not None and message.method not in _ANNOUNCEMENTS:
             out.on_message(message)
         else:
-            self._on_incoming(message)
+            self._apart(message)
         return None
+
+    def _apart(self, message: Incoming) -> None:
+        """What comes on a stream that is no request's, or not one that cares."""
+        token = progress_token(message) if message.method == "notifications/progress" else None
+        (self._on_incoming if token is None else self._progress.get(token, self._on_incoming))(message)
 
     async def _status_error(self, response: Response, request_id: int, attempt: Attempt) -> Exception:
         status = response.status
@@ -288,6 +312,7 @@ class StreamableHttpWire:
 
     async def close(self) -> None:
         """End the legacy session, if there is one, and all connections."""
+        self._answering.close()
         if self.session_id is not None:
             try:
                 async with asyncio.timeout(_CLEANUP_TIMEOUT):

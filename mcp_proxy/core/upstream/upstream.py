@@ -2,34 +2,43 @@
 
 States: ``connecting`` until the first attempt has ended; ``connected``, or ``degraded`` while the breaker is not closed
 or checks fail; ``down`` between attempts; ``failed`` after ten short lives of a command; ``disabled`` by configuration.
-The last known tools stay while a server is down: a call then says that it is down, not that the tool is unknown.
+What was last known to be offered stays while a server is down: a call then says that it is down, not that the tool is unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Protocol
 
 from mcp_proxy.base.clock import Clock
-from mcp_proxy.base.json import MAX_DEPTH, Fields, deeper_than
+from mcp_proxy.base.json import Fields
 from mcp_proxy.base.protocol import UNSUPPORTED_VERSION
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
-from mcp_proxy.core.catalog.mirrored import fault as mirrored_fault
-from mcp_proxy.core.catalog.tool import Tool, adopt
+from mcp_proxy.core.catalog.offer import Offer, adopt_offer
 from mcp_proxy.core.upstream.backoff import Backoff
 from mcp_proxy.core.upstream.breaker import Breaker, BreakerState
 from mcp_proxy.core.upstream.bulkhead import Bulkhead
+from mcp_proxy.core.upstream.client import Client
+from mcp_proxy.core.upstream.crossing import Sending, exchange
+from mcp_proxy.core.upstream.deadline import Deadline
 from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.followed import Followed
 from mcp_proxy.core.upstream.link import Link
+from mcp_proxy.core.upstream.listing import Profiles, Withheld, sift
 from mcp_proxy.core.upstream.messages import Incoming
-from mcp_proxy.core.upstream.streamable import header_value
-from mcp_proxy.core.upstream.wire import Era, OnIncoming
+from mcp_proxy.core.upstream.own_links import OwnLinks
+from mcp_proxy.core.upstream.terms import Era, Terms
 from mcp_proxy.telemetry.logs import Logger
 
+_FIRST_WAIT = 5.0
+_OWN_CHILDREN, _OWN_SESSIONS = 64, 1024
+"""Links that may belong to single clients: for a command each is a process."""
+_REFRESH_GAP = 1.0
+"""Seconds between two listings because of announcements, however fast these come."""
 _LIST_TIMEOUT = 10.0
 _CHECK_TIMEOUT = 5.0
 _DEBOUNCE = 0.1
@@ -39,6 +48,14 @@ _POKE_GAP = 1.0
 _RELISTEN = 30.0
 _GONE = (Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST)
 """Failures after which a link is of no use any more."""
+_REFUSED_ERA = (400, 404, 405, 406, 415)
+"""HTTP statuses of a server that does not know the handshake."""
+_CHANGES = {
+    "notifications/tools/list_changed": "tools",
+    "notifications/prompts/list_changed": "prompts",
+    "notifications/resources/list_changed": "resources",
+}
+KINDS = frozenset(_CHANGES.values())
 
 
 class State(StrEnum):
@@ -52,8 +69,28 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class Watcher(Protocol):
+    """Who hears of what happens at upstreams. Must not block."""
+
+    def changed(self, upstream: Upstream) -> None:
+        """What is known of the upstream may have changed: its state, or what it offers."""
+        ...
+
+    def announced(self, upstream: Upstream, kinds: frozenset[str]) -> None:
+        """The upstream itself said that these lists (``tools``, ``prompts``, ``resources``) changed."""
+        ...
+
+    def updated(self, upstream: Upstream, message: Incoming) -> None:
+        """``notifications/resources/updated``."""
+        ...
+
+    def told(self, upstream: Upstream, key: str, message: Incoming) -> None:
+        """A notification on the link of the client with that key."""
+        ...
+
+
 class Upstream:
-    """One server's connection. `run` is its task; `call` and the questions are for everybody."""
+    """One server's connection. `run` is its task; `request` and the questions are for everybody."""
 
     def __init__(
         self,
@@ -63,7 +100,7 @@ class Upstream:
         clock: Clock,
         random: Callable[[], float],
         log: Logger,
-        on_change: Callable[[], None],
+        watcher: Watcher,
         queue_limit: int,
         health_interval: float,
     ) -> None:
@@ -72,11 +109,13 @@ class Upstream:
         self._clock = clock
         self._random = random
         self._log = log
-        self._on_change = on_change
+        self._watcher = watcher
         self._health_interval = health_interval
         self.breaker = Breaker(clock)
         self.bulkhead = Bulkhead(limit=queue_limit, concurrency=spec.max_concurrency)
-        self.tools: tuple[Tool, ...] = ()
+        self.offer = Offer()
+        """What it lists to a client without capabilities."""
+        self.withheld: tuple[Withheld, ...] = ()
         self.last_error: str | None = None
         self.latency: float | None = None
         """Seconds a call takes, smoothed."""
@@ -91,7 +130,20 @@ class Upstream:
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
         self._reopen: str | None = None
-        self._relist = False
+        self._announced: set[str] = set()
+        self._refreshed = -_REFRESH_GAP
+        self._work = TaskSet(self._task_failed)
+        self._own = OwnLinks(
+            spec,
+            dialer=dialer,
+            tasks=self._work,
+            on_incoming=self._own_incoming,
+            on_stderr=self._stderr,
+            limit=_OWN_CHILDREN if spec.transport is Transport.STDIO else _OWN_SESSIONS,
+        )
+        self._speaks_legacy: bool | None = None
+        self._profiles = Profiles(self._work, spec.name, self._list_for, lambda: watcher.changed(self))
+        self._followed = Followed(spec.name, tasks=self._work, random=random, log=log)
         if spec.disabled:
             self._settled.set()
 
@@ -124,6 +176,16 @@ class Upstream:
     @property
     def protocol_version(self) -> str | None:
         return self._link.terms.version if self._link else None
+
+    @property
+    def terms(self) -> Terms | None:
+        """What was agreed with it, while it is connected."""
+        return self._link.terms if self._link else None
+
+    @property
+    def own_links(self) -> int:
+        """Links that belong to single clients."""
+        return len(self._own)
 
     @property
     def is_available(self) -> bool:
@@ -164,57 +226,71 @@ class Upstream:
             return False
         return True
 
-    # Calls
+    # Requests
 
-    async def call(
-        self,
-        tool: Tool,
-        arguments: Mapping[str, Any],
-        *,
-        deadline: float,
-        attempt: Attempt,
-        on_message: OnIncoming | None = None,
-    ) -> Fields:
-        """Send ``tools/call`` once; the raw result. ``deadline`` is event loop time.
+    async def request(self, sending: Sending, *, deadline: Deadline, attempt: Attempt) -> Fields:
+        """Send a request once; the raw result.
 
         Raises `RpcError` (the upstream's own answer) and `WireError` (``attempt.phase`` says how far it got).
         """
         try:
-            async with asyncio.timeout_at(deadline), self.bulkhead:
-                return await self._send(tool, arguments, attempt, on_message)
+            async with asyncio.timeout_at(deadline.at) as scope, self.bulkhead:
+                with deadline.limits(scope):
+                    return await self._send(sending, attempt, deadline)
         except TimeoutError:
             if attempt.phase is not Phase.NOT_SENT:
                 self._failed(WireError(Failure.TIMEOUT, attempt.phase, "a call was not answered in time"))
             raise WireError(Failure.TIMEOUT, attempt.phase, "no answer in time") from None
 
-    async def _send(
-        self, tool: Tool, arguments: Mapping[str, Any], attempt: Attempt, on_message: OnIncoming | None
-    ) -> Fields:
-        link = self._admit()
+    async def _send(self, sending: Sending, attempt: Attempt, deadline: Deadline) -> Fields:
+        if self._link is None and not self._settled.is_set():
+            # Its very first connection, or the one after its configuration changed, is being made: worth waiting for.
+            await self.wait_ready(_FIRST_WAIT)
+        shared = self._admit()
         probe = self.breaker.begin()
         started = self._clock.monotonic()
+        link = shared
         try:
-            result = await link.request(
-                "tools/call",
-                {"name": tool.name, "arguments": arguments},
-                attempt,
-                headers=_mirrored(link, tool, arguments),
-                on_message=on_message,
-            )
+            if sending.client.needs_own_link:
+                link = await self._link_of(sending.client, shared)
+                if link is not shared and sending.client.key is not None:
+                    self._profiles.set_apart(sending.client.key)
+            result = await exchange(link, sending, attempt, deadline)
         except RpcError as error:
-            self._answered(started)
-            if error.code == UNSUPPORTED_VERSION:
+            self._answered(started, attempt)
+            if error.code == UNSUPPORTED_VERSION and link is shared:
                 self._last_answer = 0.0
                 self._wake.set()
             raise
         except WireError as error:
-            self._failed(error)
+            if link is not shared and error.failure is Failure.SESSION_LOST:
+                self._own.lose(sending.client, link)
+            self._failed(error, shared=link is shared)
             raise
         finally:
             if probe:
                 self.breaker.ended()
-        self._answered(started)
+        self._answered(started, attempt)
         return result
+
+    async def _link_of(self, client: Client, shared: Link) -> Link:
+        """The same era as the client's where the upstream speaks it; where it does not, the shared link, across eras.
+
+        Raises `WireError` when the client's own link cannot be had, `RpcError` when it is refused.
+        """
+        modern = shared.terms.era is Era.MODERN
+        if modern and (client.era is Era.MODERN or self._speaks_legacy is False):
+            return shared
+        try:
+            return await self._own.get(client, self._transport)
+        except (RpcError, WireError) as error:
+            if not modern or (isinstance(error, WireError) and not _refuses_era(error)):
+                raise
+            self._speaks_legacy = False
+            self._log.info(
+                "upstream_speaks_one_era", server=self.spec.name, era=shared.terms.era, reason=_reason(error)
+            )
+            return shared
 
     def _admit(self) -> Link:
         if self._link is None:
@@ -226,17 +302,21 @@ class Upstream:
             raise WireError(Failure.RESTING, Phase.NOT_SENT, text, retry_after=self.retry_after())
         return self._link
 
-    def _answered(self, started: float) -> None:
+    def _answered(self, started: float, attempt: Attempt) -> None:
         self.breaker.succeeded()
         self._missed = 0
         self._last_answer = self._clock.monotonic()
         self.last_error = None
+        if attempt.forwarded:
+            return  # how long a client takes to answer says nothing of the upstream
         took = self._last_answer - started
         self.latency = took if self.latency is None else self.latency * 0.8 + took * 0.2
 
-    def _failed(self, error: WireError) -> None:
+    def _failed(self, error: WireError, *, shared: bool = True) -> None:
         self.last_error = error.message
         if error.failure is Failure.SESSION_LOST:
+            if not shared:
+                return  # one client's own, which is opened again with its next request
             self._reopen = error.message
         elif _is_callers_own(error):
             return  # the server is well: its next caller must not pay for this one
@@ -250,17 +330,81 @@ class Upstream:
         if self._clock.monotonic() - self._last_attempt >= _POKE_GAP:
             self._wake.set()
 
+    # What it offers to whom
+
+    def offer_to(self, client: Client) -> Offer:
+        """What this client would be listed, as far as that is known: `learn` finds out."""
+        return self._profiles.offer_to(client, self.offer)
+
+    @property
+    def never_listed(self) -> bool:
+        """Whether nothing is known of what it has: it is not connected, and never was."""
+        return self._link is None and self.offer == Offer()
+
+    def knows(self, client: Client) -> bool:
+        """Whether there is no more to be learned of what this client would be listed."""
+        return self._link is None or self._profiles.knows(client)
+
+    async def learn(self, client: Client) -> None:
+        """List for clients that offer what this one does; a server may show them more. Failure leaves what is known."""
+        if not self.knows(client):
+            await self._profiles.learn(client, lambda: self.offer)
+
+    async def _list_for(self, client: Client) -> Offer | None:
+        try:
+            async with asyncio.timeout(_LIST_TIMEOUT):
+                shared = self._admit()
+                link = await self._link_of(client, shared) if client.key is not None else shared
+                listed = await link.list_all(client)
+        except (WireError, RpcError, TimeoutError):
+            return None
+        usable, _ = sift(listed, mirrors=self._mirrors(link))
+        return adopt_offer(usable, self.offer)
+
+    async def follow(self, uri: str) -> None:
+        """Have the upstream tell of changes of this resource, until `unfollow`.
+
+        Raises `RpcError`, `WireError`, `TimeoutError`.
+        """
+        await self._followed.add(self._admit(), uri)
+
+    async def unfollow(self, uri: str) -> None:
+        """Undo `follow`."""
+        await self._followed.remove(self._link, uri)
+
+    def take_over(self, old: Upstream) -> None:
+        """Stand in for the same server as it was configured before: known is what that one knew, until it is connected."""
+        self.offer = old.offer
+        self._followed.take_over(old._followed)
+
+    def forget_client(self, key: str) -> None:
+        """The client is gone: so is its link."""
+        self._own.drop(key)
+        self._profiles.forget(key)
+
+    def kind_of(self, client: Client) -> str:
+        """Equal for clients that are offered the same; "" for those that are offered what everybody is."""
+        return self._profiles.kind_of(client)
+
+    def tell(self, key: str, method: str) -> None:
+        """Pass on a client's notification that has no parameters, where it has a link."""
+        self._own.notify(key, method)
+
     # The actor
 
     async def run(self) -> None:
         """Keep the connection until cancelled. The one task that opens and closes it."""
-        while True:
-            try:
-                await self._live()
-            except Exception as error:  # noqa: BLE001 - boundary: without its actor a server would never come back
-                self._log.exception("upstream_actor_failed", server=self.spec.name)
-                self._lost(f"an error of our own ({type(error).__name__})")
-            await self._pause()
+        try:
+            while True:
+                try:
+                    await self._live()
+                except Exception as error:  # noqa: BLE001 - boundary: without its actor a server would never come back
+                    self._log.exception("upstream_actor_failed", server=self.spec.name)
+                    self._lost(f"an error of our own ({type(error).__name__})")
+                await self._pause()
+        finally:
+            await self._own.close()
+            await self._work.close()
 
     async def _live(self) -> None:
         """One connection, from the attempt to open it until it is lost."""
@@ -295,14 +439,18 @@ class Upstream:
             await self._list(link)
             self._open(link)
             listeners.spawn(self._listen(link), f"listen {self.spec.name}")
+            listeners.spawn(self._followed.again(link), f"follow again {self.spec.name}")
             return await self._watch(link)
         finally:
             self._link = None
             self._ready.clear()
+            self._followed.pause()
             await listeners.close()
 
     def _open(self, link: Link) -> None:
         self._link = link
+        self._speaks_legacy = None
+        self._profiles.outdated()
         self._missed = 0
         self._last_answer = self._clock.monotonic()
         self.last_error = None
@@ -311,9 +459,9 @@ class Upstream:
         self._settled.set()
         self._log.info(
             "upstream_connected", server=self.spec.name, transport=self._transport, era=link.terms.era,
-            protocol_version=link.terms.version, tools=len(self.tools),
+            protocol_version=link.terms.version, tools=len(self.offer.tools),
         )  # fmt: skip
-        self._on_change()
+        self._watcher.changed(self)
 
     def _lost(self, reason: str, stderr: str = "") -> None:
         self.last_error = reason
@@ -328,7 +476,7 @@ class Upstream:
             state=self.state,
             stderr=stderr or None,
         )
-        self._on_change()
+        self._watcher.changed(self)
 
     async def _pause(self) -> None:
         if self._reopen:
@@ -350,9 +498,10 @@ class Upstream:
             await self._wait(ended, interval)
             if self._reopen:
                 return self._reopen
-            if self._relist and not ended.done():
-                await asyncio.sleep(_DEBOUNCE)
+            if self._announced and not ended.done():
+                await asyncio.sleep(max(_DEBOUNCE, self._refreshed + _REFRESH_GAP - self._clock.monotonic()))
                 await self._refresh(link)
+                self._refreshed = self._clock.monotonic()
             elif not ended.done() and self._clock.monotonic() - self._last_answer >= interval * 0.5:
                 await self._check(link)
         return ended.result()
@@ -373,33 +522,37 @@ class Upstream:
         self._wake.set()
 
     async def _refresh(self, link: Link) -> None:
-        """List again because a change was announced. A server too busy to answer keeps its link and its old tools."""
-        self._relist = False
+        """List again because a change was announced. A server too busy to answer keeps its link and what was known."""
+        kinds = frozenset(self._announced)
+        self._announced.clear()
         try:
             await self._list(link)
         except (WireError, RpcError) as error:
             if isinstance(error, WireError) and error.failure in _GONE:
                 raise
             self.last_error = _reason(error)
-            self._relist = True
+            self._announced |= kinds
             return
-        self._on_change()
+        self._profiles.outdated()
+        self._watcher.changed(self)
+        self._watcher.announced(self, kinds)
 
     async def _list(self, link: Link) -> None:
         try:
             async with asyncio.timeout(_LIST_TIMEOUT):
-                definitions = await link.list_tools()
+                listed = await link.list_all()
         except TimeoutError:
-            raise WireError(Failure.TIMEOUT, Phase.NOT_SENT, "tools/list was not answered in time") from None
-        mirrors = link.terms.era is Era.MODERN and self._transport is not Transport.STDIO
-        usable = []
-        for definition in definitions:
-            reason = _unusable(definition, mirrors=mirrors)
-            if reason is None:
-                usable.append(definition)
-            else:
-                self._log.warning("tool_dropped", server=self.spec.name, tool=definition["name"], reason=reason)
-        self.tools = adopt(usable, self.tools)
+            raise WireError(Failure.TIMEOUT, Phase.NOT_SENT, "a list was not answered in time") from None
+        usable, withheld = sift(listed, mirrors=self._mirrors(link))
+        if withheld != self.withheld:
+            for one in withheld:
+                self._log.warning("withheld", server=self.spec.name, kind=one.kind, name=one.name, reason=one.reason)
+        self.withheld = withheld
+        self.offer = adopt_offer(usable, self.offer)
+
+    def _mirrors(self, link: Link) -> bool:
+        """Whether calls repeat arguments as HTTP headers."""
+        return link.terms.era is Era.MODERN and self._transport is not Transport.STDIO
 
     async def _check(self, link: Link) -> None:
         """One sign of life. Two misses in a row, or a connection that cannot be made, end the link (`WireError`)."""
@@ -449,35 +602,38 @@ class Upstream:
             await asyncio.sleep(_RELISTEN * (0.5 + self._random()))
 
     def _listener_failed(self, name: str, error: BaseException) -> None:
-        self._log.error("task_failed", task=name, reason=type(error).__name__)
+        self._task_failed(name, error)
 
     def _stderr(self, line: str) -> None:
         self._log.debug("upstream_stderr", server=self.spec.name, line=line)
 
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        self._log.error("task_failed", task=name, reason=type(error).__name__)
+
     def _incoming(self, message: Incoming) -> None:
-        if message.method == "notifications/tools/list_changed":
-            self._relist = True
+        """What comes on the shared link and belongs to no request."""
+        if (kind := _CHANGES.get(message.method)) is not None:
+            self._announced.add(kind)
             self._wake.set()
+        elif message.method == "notifications/resources/updated":
+            self._watcher.updated(self, message)
 
-
-def _unusable(definition: Mapping[str, Any], *, mirrors: bool) -> str | None:
-    """Why a tool cannot be offered, or None. ``mirrors``: its calls repeat arguments as HTTP headers."""
-    if deeper_than(definition, MAX_DEPTH):
-        return f"its definition is nested deeper than {MAX_DEPTH}"
-    if mirrors and (fault := mirrored_fault(definition.get("inputSchema"))) is not None:
-        return f"x-mcp-header: {fault}"
-    return None
-
-
-def _mirrored(link: Link, tool: Tool, arguments: Mapping[str, Any]) -> Mapping[str, str] | None:
-    if link.terms.era is not Era.MODERN or not tool.mirrored:
-        return None
-    return {name: header_value(value) for name, value in tool.header_arguments(arguments).items()}
+    def _own_incoming(self, key: str, message: Incoming) -> None:
+        """What comes on a client's own link and belongs to no request."""
+        if message.method in _CHANGES:
+            # What it offers to this client has changed, not what it offers to all.
+            self._profiles.announced(key, self._own.profile_of(key))
+        self._watcher.told(self, key, message)
 
 
 def _is_callers_own(error: WireError) -> bool:
     """Whether the fault lies in what was asked: a result that is too large, or an HTTP status that blames the request."""
     return error.failure is Failure.TOO_LARGE or (error.status is not None and 400 <= error.status < 500)
+
+
+def _refuses_era(error: WireError) -> bool:
+    """Whether a server seems not to know the legacy handshake, or how to answer it."""
+    return error.status in _REFUSED_ERA or error.failure is Failure.BAD_REPLY
 
 
 def _reason(error: WireError | RpcError) -> str:

@@ -9,11 +9,12 @@ from mcp_proxy.base.errors import KINDS, Kind, ProxyError
 
 CONTRACT = {
     "bad_request": 400, "invalid_arguments": 400, "unauthorized": 401, "insufficient_scope": 403,
-    "origin_not_allowed": 403, "not_found": 404, "tool_not_found": 404, "server_not_found": 404,
-    "method_not_allowed": 405, "ambiguous_tool": 409, "conflict": 409, "request_timeout": 408, "payload_too_large": 413,
+    "origin_not_allowed": 403, "not_found": 404, "tool_not_found": 404, "resource_not_found": 404, "server_not_found": 404,
+    "method_not_allowed": 405, "not_acceptable": 406, "ambiguous_tool": 409, "conflict": 409, "request_timeout": 408, "payload_too_large": 413,
     "unsupported_media_type": 415, "unknown_host": 421, "unprocessable": 422, "input_required": 422,
     "rate_limited": 429, "internal_error": 500, "upstream_error": 502, "result_too_large": 502,
     "outcome_unknown": 502, "upstream_unavailable": 503, "overloaded": 503, "draining": 503, "timeout": 504,
+    "cancelled": 499, "command_not_allowed": 403, "url_not_allowed": 422,
 }  # fmt: skip
 
 
@@ -23,6 +24,20 @@ def test_the_table_has_the_statuses_of_the_contract() -> None:
 
 def test_no_word_stands_twice_in_the_table() -> None:
     assert Counter(kind.type for kind in KINDS).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.RESOURCE_NOT_FOUND, -32602),
+        (errors.TOOL_NOT_FOUND, -32602),
+        (errors.NOT_ACCEPTABLE, -32600),
+        (errors.CANCELLED, -31017),
+    ],
+    ids=lambda value: getattr(value, "type", None),
+)
+def test_kinds_that_clients_of_mcp_act_on_have_the_code_they_expect(kind: Kind, code: int) -> None:
+    assert kind.rpc_code == code
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import mcp_types
 import pytest
+from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import version as sdk
 
 from mcp_proxy.base import protocol
@@ -22,6 +25,8 @@ def test_the_revisions_are_those_of_the_sdk() -> None:
         ("META_CLIENT_INFO", "CLIENT_INFO_META_KEY"),
         ("META_CLIENT_CAPABILITIES", "CLIENT_CAPABILITIES_META_KEY"),
         ("META_SERVER_INFO", "SERVER_INFO_META_KEY"),
+        ("META_LOG_LEVEL", "LOG_LEVEL_META_KEY"),
+        ("PARSE_ERROR", "PARSE_ERROR"),
         ("INVALID_REQUEST", "INVALID_REQUEST"),
         ("METHOD_NOT_FOUND", "METHOD_NOT_FOUND"),
         ("INVALID_PARAMS", "INVALID_PARAMS"),
@@ -33,3 +38,11 @@ def test_the_revisions_are_those_of_the_sdk() -> None:
 )
 def test_keys_and_codes_are_those_of_the_sdk(ours: str, theirs: str) -> None:
     assert getattr(protocol, ours) == getattr(mcp_types, theirs)
+
+
+def test_the_key_of_a_subscription_is_that_of_the_sdk() -> None:
+    assert protocol.META_SUBSCRIPTION_ID == SUBSCRIPTION_ID_META_KEY
+
+
+def test_the_log_levels_are_those_of_the_sdk_in_the_same_order() -> None:
+    assert get_args(mcp_types.LoggingLevel) == protocol.LOG_LEVELS

@@ -281,7 +281,7 @@ def test_the_remaining_keys_are_read() -> None:
     assert findings == ()
     assert (spec.group, spec.timeout, spec.connect_timeout, spec.max_concurrency) == ("search", 600.0, 2.5, 4)
     assert spec.retry == RetryRules(0, ("get_*",), True)
-    assert (spec.description, dict(spec.extra)) == ("finds things", {"provider": "acme"})
+    assert (spec.description, spec.provider, dict(spec.extra)) == ("finds things", "acme", {})
 
 
 @pytest.mark.parametrize(

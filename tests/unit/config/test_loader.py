@@ -223,3 +223,15 @@ def test_json_means_the_same_with_a_comment_and_without(document: Any) -> None:
     text = json.dumps(document, indent=1)
     assert parse_json(text, "f") == document
     assert parse_json(f"// comment\n{text} /* end */", "f") == document
+
+
+def test_a_bad_file_in_the_directory_of_providers_is_a_finding(tmp_path: Path) -> None:
+    for provider, text in (("good", '{"command": "x"}'), ("bad", "{\n oops}"), ("worse", "[")):
+        (tmp_path / provider).mkdir()
+        write(tmp_path / provider, "mcp_settings.json", text)
+    servers = load(config_dir=tmp_path)
+    assert [spec.name for spec in servers.specs] == ["good"]
+    assert [(one.source, one.field, one.grade) for one in servers.findings] == [
+        (str(tmp_path / "bad" / "mcp_settings.json"), "line 2", "unsupported"),
+        (str(tmp_path / "worse" / "mcp_settings.json"), "line 1", "unsupported"),
+    ]

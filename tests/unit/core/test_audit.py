@@ -22,6 +22,6 @@ def test_each_call_is_one_line_for_those_who_look_closely() -> None:
     [(level, name, fields)] = log.lines
     assert (level, name) == ("debug", "tool_call")
     assert fields == {
-        "request_id": "r1", "principal": "ann", "door": "rest", "tool": "add", "server": "calc", "outcome": "ok",
-        "attempts": 2, "execution_time_ms": 12.35,
+        "request_id": "r1", "principal": "ann", "door": "rest", "rpc_method": "tools/call", "tool": "add",
+        "server": "calc", "outcome": "ok", "attempts": 2, "execution_time_ms": 12.35,
     }  # fmt: skip

@@ -10,10 +10,15 @@ from mcp_proxy.base.errors import AMBIGUOUS_TOOL, SERVER_NOT_FOUND, TOOL_NOT_FOU
 from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec
 from mcp_proxy.core import mcp_client_manager
 from mcp_proxy.core.auth.principal import Principal
+from mcp_proxy.core.catalog.offer import Offer, adopt_offer
 from mcp_proxy.core.mcp_client_manager import McpClientManager
-from mcp_proxy.core.upstream.upstream import State
+from mcp_proxy.core.upstream.client import PROXY, Client
+from mcp_proxy.core.upstream.messages import Incoming
+from mcp_proxy.core.upstream.terms import Era
+from mcp_proxy.core.upstream.upstream import State, Upstream, Withheld
 from mcp_proxy.settings import Settings
 from tests.unit.core.fakes import FakeClock, RecordingLog, server, tool
+from tests.unit.core.upstream.wires import FakeWire, terms
 
 pytestmark = pytest.mark.anyio
 
@@ -30,15 +35,15 @@ def manager(*specs: ServerSpec, refused: Sequence[RefusedServer] = (), **setting
 def settle(one: McpClientManager, name: str, *tools: str, error: str | None = None) -> None:
     """As if the first attempt of this server had ended."""
     upstream = one.upstream(name)
-    upstream.tools = tuple(tool(item) for item in tools)
+    upstream.offer = Offer(tuple(tool(item) for item in tools))
     upstream.last_error = error
     upstream._settled.set()
-    one._rebuild()
+    one.changed(upstream)
 
 
 async def refusal(one: McpClientManager, method: str, at: str | None = None, who: Principal = ANYBODY) -> ProxyError:
     with pytest.raises(ProxyError) as raised:
-        await one.resolve(who, method, at)
+        await one.resolve_tool(who, method, at)
     return raised.value
 
 
@@ -55,30 +60,30 @@ async def test_the_catalogue_is_replaced_only_when_what_is_offered_changes() -> 
     one = manager(server("a"), server("b"))
     settle(one, "a", "x")
     first = one.catalog
-    one._rebuild()
+    one.changed(one.upstream("a"))
     assert one.catalog is first
     settle(one, "b", "y")
     assert one.catalog.revision == first.revision + 1
-    assert [shown.name for shown in one.catalog.shown] == ["a.x", "b.y"]
+    assert [shown.name for shown in one.catalog.tools.shown] == ["a.x", "b.y"]
 
 
 async def test_names_are_bare_with_exactly_one_server_at_the_start() -> None:
     one = manager(server("a"), server("off", disabled=True))
     settle(one, "a", "x")
-    assert [shown.name for shown in one.catalog.shown] == ["x"]
+    assert [shown.name for shown in one.catalog.tools.shown] == ["x"]
 
 
 async def test_a_group_counts_as_one() -> None:
     one = manager(server("m1", group="g"), server("m2", group="g"))
     settle(one, "m1", "x")
     settle(one, "m2", "x")
-    assert [shown.name for shown in one.catalog.shown] == ["x"]
+    assert [shown.name for shown in one.catalog.tools.shown] == ["x"]
 
 
 async def test_a_disabled_server_offers_nothing() -> None:
     one = manager(server("a"), server("off", disabled=True))
     settle(one, "off", "x")
-    assert one.catalog.entries == ()
+    assert one.catalog.tools.entries == ()
 
 
 # Resolving
@@ -87,7 +92,7 @@ async def test_a_disabled_server_offers_nothing() -> None:
 async def test_what_is_known_needs_no_waiting() -> None:
     one = manager(server("a"), server("slow"))
     settle(one, "a", "x")
-    assert (await one.resolve(ANYBODY, "x", None)).tool == "x"
+    assert (await one.resolve_tool(ANYBODY, "x", None)).tool == "x"
 
 
 async def test_a_name_that_several_servers_have_is_ambiguous() -> None:
@@ -127,7 +132,7 @@ async def test_a_bare_name_is_open_only_while_a_server_is_connecting_for_the_fir
 async def test_a_server_that_is_down_keeps_its_tools_in_the_catalogue() -> None:
     one = manager(server("a"))
     settle(one, "a", "x", error="gone")
-    assert (await one.resolve(ANYBODY, "x", None)).entries[0].server == "a"
+    assert (await one.resolve_tool(ANYBODY, "x", None)).entries[0].server == "a"
     assert one.upstream("a").state is State.DOWN
 
 
@@ -174,8 +179,6 @@ async def test_a_token_learns_nothing_of_servers_it_does_not_reach() -> None:
     ],
 )
 async def test_health_in_a_word(monkeypatch: pytest.MonkeyPatch, states: list[str], status: str) -> None:
-    from mcp_proxy.core.upstream.upstream import Upstream
-
     names = [f"s{n}" for n in range(len(states))]
     one = manager(*map(server, names))
     by_name = dict(zip(names, map(State, states), strict=True))
@@ -204,7 +207,7 @@ async def test_a_server_is_described_by_what_it_is_and_never_by_its_secrets() ->
     assert (row["state"], row["tools"], row["group"], row["disabled"]) == ("down", 2, None, False)
     assert set(row) == {
         "name", "url", "transport", "era", "protocol_version", "state", "group", "disabled", "tools", "last_error",
-        "latency_ms", "source",
+        "latency_ms", "source", "withheld",
     }  # fmt: skip
     assert "secret" not in repr(row)
 
@@ -233,3 +236,258 @@ async def test_a_server_that_cannot_be_reached_settles_and_delays_nobody() -> No
         assert one.upstream("a").last_error == "connection refused"
     finally:
         await one.close()
+
+
+# What clients are shown
+
+
+ASKABLE = Client(capabilities={"elicitation": {}})
+
+
+def shown(one: McpClientManager, client: Client) -> list[str]:
+    return [item.name for item in one.catalog_for(client).tools.shown]
+
+
+def connect(one: McpClientManager, name: str, *also: str, **capabilities: object) -> FakeWire:
+    """As if the server were connected, and listed these tools as well to everybody who asks now."""
+    upstream = one.upstream(name)
+    tools = [*(item.definition for item in upstream.offer.tools), *({"name": item} for item in also)]
+    wire = FakeWire({"tools/list": {"tools": tools}}, terms(Era.MODERN, **capabilities))
+    upstream._link = wire.link()
+    return wire
+
+
+async def teach(one: McpClientManager, name: str, client: Client, *also: str) -> None:
+    """Learn that this server shows such clients these tools as well."""
+    connect(one, name, *also)
+    await one.upstream(name).learn(client)
+
+
+async def test_all_clients_are_shown_one_catalogue_as_long_as_nothing_else_is_known() -> None:
+    one = manager(server("a"))
+    settle(one, "a", "x")
+    assert one.catalog_for(PROXY) is one.catalog_for(ASKABLE) is one.catalog
+    await teach(one, "a", ASKABLE)
+    assert one.catalog_for(ASKABLE) is one.catalog
+
+
+async def test_a_client_that_is_shown_more_has_a_catalogue_that_others_do_not_see() -> None:
+    one = manager(server("a"), server("b"))
+    settle(one, "a", "x")
+    settle(one, "b", "y")
+    await teach(one, "a", ASKABLE, "ask")
+    assert shown(one, ASKABLE) == ["a.x", "a.ask", "b.y"]
+    assert shown(one, PROXY) == ["a.x", "b.y"]
+    assert shown(one, Client(capabilities={"roots": {}})) == ["a.x", "b.y"]
+    variant = one.catalog_for(ASKABLE)
+    assert one.catalog_for(Client(capabilities={"elicitation": {}}, key="another")) is variant
+    settle(one, "b", "y", "z")
+    assert shown(one, ASKABLE) == ["a.x", "a.ask", "b.y", "b.z"]
+
+
+ASKABLE_WAYS: tuple[dict[str, Any], ...] = (
+    {"sampling": {}}, {"sampling": {"tools": {}}}, {"sampling": {"context": {}}}, {"elicitation": {}}, {"roots": {}},
+)  # fmt: skip
+
+
+async def test_the_catalogues_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_client_manager, "_MOST_CATALOGS", 2)
+    one = manager(server("a"))
+    clients = [Client(capabilities=capabilities) for capabilities in ASKABLE_WAYS]
+    for number, client in enumerate(clients):
+        await teach(one, "a", client, f"t{number}")
+    for number, client in enumerate(clients):
+        assert shown(one, client) == [f"t{number}"]
+        assert len(one._variants) <= 2
+
+
+async def test_a_tool_that_only_some_clients_are_shown_is_called_by_them_alone() -> None:
+    one = manager(server("a"))
+    settle(one, "a", "x")
+    await teach(one, "a", ASKABLE, "ask")
+    assert (await one.resolve_tool(ANYBODY, "ask", None, client=ASKABLE)).name == "ask"
+    assert (await refusal(one, "ask")).kind is TOOL_NOT_FOUND
+
+
+async def test_a_name_that_is_not_known_yet_is_looked_for_among_what_such_clients_are_shown() -> None:
+    one = manager(server("a"))
+    settle(one, "a", "x")
+    wire = connect(one, "a", "ask")
+    assert (await refusal(one, "ask")).kind is TOOL_NOT_FOUND
+    assert wire.sent == []
+    assert (await one.resolve_tool(ANYBODY, "ask", None, client=ASKABLE)).name == "ask"
+    assert wire.methods == ["tools/list"]
+
+
+async def test_learning_asks_the_servers_that_may_know_more_and_waits_for_none_too_long() -> None:
+    one = manager(server("slow"), server("known"), server("down"), server("quick"))
+    for name in ("slow", "known", "quick"):
+        settle(one, name, "x")
+    await teach(one, "known", ASKABLE, "ask")
+    wires = {name: connect(one, name) for name in ("slow", "known", "quick")}
+    wires["slow"].answers["tools/list"] = None
+    async with asyncio.timeout(5):
+        await one.learn(ASKABLE)
+        await one.learn(PROXY)
+    assert {name: len(wire.sent) for name, wire in wires.items()} == {"slow": 1, "known": 0, "quick": 1}
+    await one.upstream("slow")._work.close()
+
+
+async def test_what_is_known_of_clients_is_passed_to_every_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = manager(server("a"), server("b"))
+    heard: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Upstream, "forget_client", lambda up, key: heard.append((up.spec.name, key)))
+    monkeypatch.setattr(Upstream, "tell", lambda up, key, method: heard.append((up.spec.name, key, method)))
+    one.tell("k", "notifications/roots/list_changed")
+    one.forget_client("k")
+    told = "notifications/roots/list_changed"
+    assert heard == [("a", "k", told), ("b", "k", told), ("a", "k"), ("b", "k")]
+
+
+# Prompts and resources
+
+
+def offers(one: McpClientManager, name: str, **lists: list[dict[str, Any]]) -> None:
+    upstream = one.upstream(name)
+    upstream.offer = adopt_offer(lists, Offer())
+    upstream._settled.set()
+    one.changed(upstream)
+
+
+async def test_prompts_are_found_by_the_rules_of_tools() -> None:
+    one = manager(server("a"), server("b"), server("down"))
+    offers(one, "a", prompts=[{"name": "greet"}, {"name": "both"}])
+    offers(one, "b", prompts=[{"name": "both"}])
+    settle(one, "down", error="connection refused")
+    assert (await one.resolve_prompt(ANYBODY, "greet", None)).entries[0].server == "a"
+    assert (await one.resolve_prompt(ANYBODY, "b.both", None, shown=True)).entries[0].server == "b"
+    for name, kind in (("both", AMBIGUOUS_TOOL), ("none", TOOL_NOT_FOUND), ("down.greet", UPSTREAM_UNAVAILABLE)):
+        with pytest.raises(ProxyError) as raised:
+            await one.resolve_prompt(ANYBODY, name, None)
+        assert raised.value.kind is kind
+
+
+async def test_a_resource_is_looked_for_where_it_is_listed() -> None:
+    one = manager(server("a"), server("b"))
+    offers(one, "a", resources=[{"uri": "file:///a"}])
+    offers(one, "b", resourceTemplates=[{"uriTemplate": "file:///{x}"}])
+    assert [spec.name for spec in await one.resolve_resource(ANYBODY, "file:///a", None)] == ["a"]
+    assert [spec.name for spec in await one.resolve_resource(ANYBODY, "file:///other", None)] == ["b"]
+
+
+async def test_a_resource_that_nobody_lists_may_be_any_visible_servers_that_has_resources() -> None:
+    one = manager(server("a"), server("tools"), server("down"), server("b"))
+    for name in ("a", "tools", "b"):
+        settle(one, name)
+    settle(one, "down", error="connection refused")
+    connect(one, "a", resources={})
+    connect(one, "tools", tools={})
+    connect(one, "b", resources={})
+
+    async def asked(who: Principal = ANYBODY, at: str | None = None) -> list[str]:
+        return [spec.name for spec in await one.resolve_resource(who, "file:///linked", at)]
+
+    assert await asked() == ["a", "b"]
+    assert await asked(at="b") == ["b"]
+    assert await asked(at="tools") == []
+    assert await asked(Principal("narrow", servers=("b",))) == ["b"]
+    with pytest.raises(ProxyError) as raised:
+        await asked(at="nobody")
+    assert raised.value.kind is SERVER_NOT_FOUND
+
+
+async def test_a_resource_that_only_some_clients_are_shown_is_learned_of() -> None:
+    one = manager(server("a"), server("b"))
+    for name in ("a", "b"):
+        settle(one, name)
+        connect(one, name, resources={}).answers["resources/templates/list"] = {"resourceTemplates": []}
+    listing = connect(one, "b", resources={})
+    listing.answers |= {
+        "resources/list": {"resources": [{"uri": "file:///a"}]},
+        "resources/templates/list": {"resourceTemplates": []},
+    }
+    assert [spec.name for spec in await one.resolve_resource(ANYBODY, "file:///a", None)] == ["a", "b"]
+    [spec] = await one.resolve_resource(ANYBODY, "file:///a", None, client=ASKABLE)
+    assert spec.name == "b"
+
+
+# Who is told
+
+
+class Hearer:
+    """A `Listener` that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def catalog_changed(self) -> None:
+        self.heard.append(("changed",))
+
+    def announced(self, spec: ServerSpec, kinds: frozenset[str]) -> None:
+        self.heard.append((spec.name, set(kinds)))
+
+    def resource_updated(self, spec: ServerSpec, message: Incoming) -> None:
+        self.heard.append((spec.name, message.method))
+
+    def client_told(self, key: str, spec: ServerSpec, message: Incoming) -> None:
+        self.heard.append((key, spec.name, message.method))
+
+
+async def test_listeners_hear_what_happens_at_the_servers() -> None:
+    one = manager(server("a"))
+    listeners = [Hearer(), Hearer()]
+    one.listeners += listeners
+    upstream = one.upstream("a")
+    settle(one, "a", "x")
+    one.announced(upstream, frozenset({"tools", "prompts"}))
+    one.updated(upstream, Incoming("notifications/resources/updated", None))
+    one.told(upstream, "k", Incoming("notifications/message", None))
+    for listener in listeners:
+        assert listener.heard == [
+            ("changed",),
+            ("a", {"tools", "prompts"}),
+            ("a", "notifications/resources/updated"),
+            ("k", "a", "notifications/message"),
+        ]
+
+
+async def test_listeners_hear_of_what_only_some_clients_are_shown() -> None:
+    one = manager(server("a"))
+    settle(one, "a", "x")
+    one.listeners.append(listener := Hearer())
+    await teach(one, "a", ASKABLE, "ask")
+    assert listener.heard == [("changed",)]
+
+
+# What is not shown
+
+
+async def test_what_is_withheld_and_what_is_hidden_stands_in_the_servers_row_with_the_reason() -> None:
+    one = manager(server("a"), server("b"), naming="never")
+    settle(one, "a", "x")
+    settle(one, "b", "x", "y")
+    one.upstream("b").withheld = (Withheld("prompts", "deep", "its definition is nested deeper than 64"),)
+    rows = {row["name"]: row["withheld"] for row in one.describe(ANYBODY)}
+    assert rows == {
+        "a": [],
+        "b": [
+            {"kind": "prompts", "name": "deep", "reason": "its definition is nested deeper than 64"},
+            {"kind": "tool", "name": "x", "reason": "a has one of that name, and comes first"},
+        ],
+    }
+
+
+async def test_resources_that_two_servers_list_are_said_to_be_hidden_once() -> None:
+    one = manager(server("a"), server("b"))
+    log = RecordingLog()
+    one._log = log
+    for name in ("a", "b"):
+        offers(one, name, resources=[{"uri": "file:///a"}])
+    assert [row["withheld"] for row in one.describe(ANYBODY)] == [
+        [],
+        [{"kind": "resource", "name": "file:///a", "reason": "a has one of that name, and comes first"}],
+    ]
+    offers(one, "a", resources=[{"uri": "file:///a"}], tools=[{"name": "x"}])
+    assert one.catalog.tools.entries
+    conflicts = [fields for _, event, fields in log.lines if event == "name_conflict"]
+    assert conflicts == [{"kind": "resource", "name": "file:///a", "kept": "a", "hidden": "b"}]

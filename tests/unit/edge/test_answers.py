@@ -10,7 +10,7 @@ from mcp_proxy.base.errors import INSUFFICIENT_SCOPE, ORIGIN_NOT_ALLOWED, RATE_L
 from mcp_proxy.edge.respond import error_headers, send_error
 from mcp_proxy.edge.types import Message, Receive, Scope, Send
 
-from .conftest import Answer, Edge, MakeEdge, http, websocket
+from .conftest import BAD, GOOD, LOCALHOST, Answer, Edge, MakeEdge, http, websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +80,47 @@ def test_a_challenge_cannot_be_broken_out_of() -> None:
     assert value.count(b'"') == 6
     assert value.isascii()
     assert value.decode().isprintable()
+
+
+async def test_at_the_mcp_door_a_challenge_names_the_metadata_of_the_resource(make_edge: MakeEdge) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ProxyError(UNAUTHORIZED, "a token is needed")
+
+    where = b"/.well-known/oauth-protected-resource/mcp/calc"
+    ours = await make_edge(app).send(http("/mcp/calc"))
+    tls = await make_edge(app).send(http("/mcp/calc", scheme="https", root_path="/proxy"))
+    told = await make_edge(app, public_url="https://tools.example").send(http("/mcp/calc"))
+    for answer, base in (
+        (ours, b"http://localhost:5000"),
+        (tls, b"https://localhost:5000/proxy"),
+        (told, b"https://tools.example"),
+    ):
+        expected = b'Bearer realm="mcp-proxy-api", resource_metadata="' + base + where + b'"'
+        assert answer.header(b"www-authenticate") == expected
+
+
+async def test_without_a_host_there_is_no_address_to_name(make_edge: MakeEdge) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ProxyError(UNAUTHORIZED, "a token is needed")
+
+    answer = await make_edge(app, host="0.0.0.0").send(http("/mcp", []))
+    assert answer.header(b"www-authenticate") == b'Bearer realm="mcp-proxy-api"'
+
+
+async def test_a_token_that_is_not_accepted_and_one_that_lacks_a_scope_are_told_it_too(make_edge: MakeEdge) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ProxyError(INSUFFICIENT_SCOPE, "no", details={"scope": "tools:call"})
+
+    metadata = b'resource_metadata="http://localhost:5000/.well-known/oauth-protected-resource/mcp"'
+    for token in (BAD, GOOD):
+        headers = [LOCALHOST, (b"authorization", b"Bearer " + token.encode())]
+        challenge = (await make_edge(app).send(http("/mcp", headers))).header(b"www-authenticate")
+        assert challenge is not None
+        assert challenge.endswith(metadata)
+    elsewhere = await make_edge(app).send(http("/tools"))
+    assert elsewhere.header(b"www-authenticate") == (
+        b'Bearer realm="mcp-proxy-api", error="insufficient_scope", scope="tools:call"'
+    )
 
 
 @pytest.mark.parametrize("host", [b"localhost", b"evil.example", b"a b"])

@@ -66,7 +66,9 @@ async def test_at_the_mcp_door_a_query_token_counts_for_nothing(edge: Edge, path
     assert edge.scopes[0]["query_string"] == b""
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/health/ready", "/", "/.well-known/oauth-protected-resource/mcp"]
+)
 @pytest.mark.parametrize("where", ["header", "query"])
 async def test_at_paths_for_everybody_a_bad_token_counts_as_none(edge: Edge, path: str, where: str) -> None:
     scope = http(path, bearer(f"Bearer {BAD}")) if where == "header" else http(path, query=f"token={BAD}".encode())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_proxy.core.catalog.naming import STRICT_LENGTH, NamingPolicy, decide, shown_names
+from mcp_proxy.core.catalog.naming import STRICT_LENGTH, Named, NamingPolicy, decide, name_all, shown_names
 
 STRICT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TWO_ADDS = [("calc", "add"), ("math", "add"), ("math", "sub")]
@@ -72,6 +72,13 @@ def test_three_ways_to_the_same_name_give_three_names() -> None:
     names = shown_names(decide("always", "__", 3), [("a", "b__c__d"), ("a__b", "c__d"), ("a__b__c", "d")])
     assert len(set(names)) == 3
     assert names[0] == "a__b__c__d"
+
+
+def test_a_name_that_gives_way_says_what_it_wanted_and_to_whom() -> None:
+    first, second, long = name_all(decide("always", "__", 3), [("a", "b__c"), ("a__b", "c"), ("s", "t" * 100)])
+    assert first == Named("a__b__c", "a__b__c")
+    assert (second.wanted, second.gave_way_to) == ("a__b__c", 0)
+    assert (long.wanted, long.gave_way_to) == ("s__" + "t" * 100, None)
 
 
 @given(policies, listings)

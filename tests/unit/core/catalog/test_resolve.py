@@ -8,10 +8,9 @@ import pytest
 from mcp_proxy.base.errors import AMBIGUOUS_TOOL, SERVER_NOT_FOUND, TOOL_NOT_FOUND, Kind, ProxyError
 from mcp_proxy.config.model import ServerSpec
 from mcp_proxy.core.auth.principal import Principal
-from mcp_proxy.core.catalog.naming import decide
-from mcp_proxy.core.catalog.resolve import Target, find_server, resolve
-from mcp_proxy.core.catalog.snapshot import build
+from mcp_proxy.core.catalog.resolve import Target, find_server, resolve_tool
 from mcp_proxy.core.catalog.tool import Tool
+from tests.unit.core.catalog.offers import catalogue, with_tools
 from tests.unit.core.fakes import server, tool
 
 ANYBODY = Principal("anybody")
@@ -20,20 +19,29 @@ ANYBODY = Principal("anybody")
 class World:
     """Servers with their tools, and the question of the call path."""
 
-    def __init__(self, *servers: tuple[ServerSpec, Sequence[Tool]]) -> None:
+    def __init__(
+        self, *servers: tuple[ServerSpec, Sequence[Tool]], naming: str = "always", separator: str = "."
+    ) -> None:
         self.specs = {spec.name: spec for spec, _ in servers}
-        self.catalog = build(servers, decide("always", ".", 2), 1)
+        offers = [with_tools(spec, *tools) for spec, tools in servers]
+        self.catalog = catalogue(*offers, naming=naming, separator=separator)
 
-    def target(self, method: str, at: str | None = None, principal: Principal = ANYBODY) -> Target:
-        return resolve(self.catalog, self.specs, principal, method, at)
+    def target(
+        self, method: str, at: str | None = None, principal: Principal = ANYBODY, *, shown: bool = False
+    ) -> Target[Tool]:
+        return resolve_tool(self.catalog, self.specs, principal, method, at, shown=shown)
 
-    def where(self, method: str, at: str | None = None, principal: Principal = ANYBODY) -> tuple[list[str], str | None]:
-        target = self.target(method, at, principal)
+    def where(
+        self, method: str, at: str | None = None, principal: Principal = ANYBODY, *, shown: bool = False
+    ) -> tuple[list[str], str | None]:
+        target = self.target(method, at, principal, shown=shown)
         return [entry.server for entry in target.entries], target.preferred
 
-    def refuses(self, method: str, at: str | None = None, principal: Principal = ANYBODY) -> ProxyError:
+    def refuses(
+        self, method: str, at: str | None = None, principal: Principal = ANYBODY, *, shown: bool = False
+    ) -> ProxyError:
         with pytest.raises(ProxyError) as raised:
-            self.target(method, at, principal)
+            self.target(method, at, principal, shown=shown)
         return raised.value
 
 
@@ -84,7 +92,7 @@ def test_candidates_of_a_group_are_named_once_by_the_group() -> None:
 @pytest.mark.parametrize("method", ["calc.add", "calc__add"])
 def test_a_full_name_goes_to_its_server_alone(method: str) -> None:
     target = PLAIN.target(method)
-    assert target.tool == "add"
+    assert target.name == target.tool == "add"
     assert [entry.server for entry in target.entries] == ["calc"]
 
 
@@ -260,6 +268,76 @@ def test_a_token_for_a_group_reaches_all_members() -> None:
 def test_a_hidden_full_name_does_not_shadow_a_visible_bare_one() -> None:
     world = World((server("fs"), [tool("calc.add")]), (server("calc"), [ADD]))
     assert world.where("calc.add", None, hidden(servers=("fs",)))[0] == ["fs"]
+
+
+# Names as they are listed
+
+
+@pytest.mark.parametrize("naming", ["never", "on-conflict", "always"])
+@pytest.mark.parametrize("separator", [".", "__"])
+def test_what_is_listed_is_what_a_call_of_that_name_reaches(naming: str, separator: str) -> None:
+    world = World(
+        (server("calc"), [ADD, tool("math__add"), tool("x" * 70)]),
+        (server("math"), [ADD, tool("calc.add"), tool("x" * 70)]),
+        (server("calc__math"), [ADD]),
+        (server("s1", group="g"), [ADD]),
+        (server("s2", group="g"), [ADD, tool("calc__add")]),
+        naming=naming,
+        separator=separator,
+    )
+    for shown in world.catalog.tools.shown:
+        target = world.target(shown.name, shown=True)
+        assert target.name == shown.entry.name
+        assert {entry.namespace for entry in target.entries} == {shown.entry.namespace}
+
+
+def test_under_never_the_listed_bare_name_is_the_first_servers_where_a_bare_name_is_ambiguous() -> None:
+    world = World((server("calc"), [ADD]), (server("math"), [ADD]), naming="never")
+    assert world.where("add", shown=True)[0] == ["calc"]
+    assert world.refuses("add").kind is AMBIGUOUS_TOOL
+
+
+def test_a_name_that_reads_two_ways_is_the_one_that_is_listed_so() -> None:
+    world = World((server("a"), [tool("b__c")]), (server("a__b"), [tool("c")]), separator="__")
+    assert world.refuses("a__b__c").kind is AMBIGUOUS_TOOL
+    assert world.where("a__b__c", shown=True)[0] == ["a"]
+    hashed = world.catalog.tools.shown[1].name
+    assert world.where(hashed, shown=True)[0] == world.where(hashed)[0] == ["a__b"]
+
+
+def test_names_that_are_not_listed_mean_the_same_to_one_who_has_a_list() -> None:
+    assert PLAIN.where("sub", shown=True)[0] == ["calc"]
+    assert PLAIN.where("calc__add", shown=True)[0] == ["calc"]
+    assert PLAIN.refuses("add", shown=True).kind is AMBIGUOUS_TOOL
+    assert PLAIN.refuses("nothing", shown=True).kind is TOOL_NOT_FOUND
+
+
+def test_a_listed_name_of_a_server_out_of_reach_is_not_found_by_it() -> None:
+    world = World((server("calc"), [ADD]), (server("math"), [ADD]), naming="never")
+    assert world.where("add", None, hidden(servers=("math",)), shown=True)[0] == ["math"]
+    assert world.refuses("add", None, hidden(servers=("fs",)), shown=True).kind is TOOL_NOT_FOUND
+
+
+def test_a_listed_bare_name_keeps_its_replicas() -> None:
+    world = World(
+        (server("u1", replica_set="MCP_URLS"), [ADD]),
+        (server("other"), [ADD]),
+        (server("u2", replica_set="MCP_URLS"), [ADD]),
+        naming="never",
+    )
+    assert world.where("add", shown=True) == (["u1", "u2"], None)
+    assert world.where("u2.add", shown=True) == (["u2"], "u2")
+
+
+def test_a_listed_name_of_a_group_is_all_members_in_sight() -> None:
+    assert GROUP.where("search.find", shown=True) == (["s1", "s2"], None)
+    assert GROUP.where("search.find", None, hidden(servers=("s2",)), shown=True)[0] == ["s2"]
+
+
+def test_at_a_named_server_its_bare_names_are_the_listed_ones() -> None:
+    world = World((server("calc"), [tool("math.add")]), (server("math"), [ADD]), naming="never")
+    assert world.where("math.add", "calc", shown=True) == (["calc"], "calc")
+    assert world.where("add", "math", shown=True) == (["math"], "math")
 
 
 # Finding servers

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_proxy.core.catalog.tool import Tool, adopt
+from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.upstream.streamable import header_value
 from tests.unit.core.fakes import tool
 
@@ -162,22 +162,6 @@ def test_the_headers_are_those_that_the_sdk_finds() -> None:
 )
 def test_only_a_plain_true_declares_a_tool_idempotent(annotations: Any, declared: bool) -> None:
     assert tool("t", annotations=annotations).is_declared_idempotent() is declared
-
-
-# Listings
-
-
-def test_unchanged_tools_stay_the_same_objects() -> None:
-    first = adopt([{"name": "a"}, {"name": "b"}], ())
-    second = adopt([{"name": "b"}, {"name": "a", "description": "new"}, {"name": "c"}], first)
-    assert [one.name for one in second] == ["b", "a", "c"]
-    assert second[0] is first[1]
-    assert second[1] is not first[0]
-
-
-def test_a_name_that_is_listed_twice_counts_once_the_first_time() -> None:
-    [only] = adopt([{"name": "a", "description": "first"}, {"name": "a", "description": "second"}], ())
-    assert only.definition["description"] == "first"
 
 
 @given(st.text())

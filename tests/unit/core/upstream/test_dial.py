@@ -3,18 +3,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
+from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.upstream import child as child_module
 from mcp_proxy.core.upstream import dial
+from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.failures import Failure, Phase, WireError
 from mcp_proxy.core.upstream.guardian import Guardian
 from mcp_proxy.core.upstream.link import Link
-from mcp_proxy.core.upstream.wire import Era
+from mcp_proxy.core.upstream.terms import Era
 from tests.unit.core.upstream.processes import gone
 from tests.unit.core.upstream.scripted import Answer, Request, ScriptedExchange, as_events, as_json, result
 
@@ -43,11 +46,13 @@ class Bench:
         self.guardian = Guardian()
         self.dialer = Dialer(1.0, 10_000, self.guardian, self.tasks)
         self.exchanges: list[ScriptedExchange] = []
+        self.guards: list[AddressGuard | None] = []
         self.script: Callable[[Request], Answer] = lambda _: Answer(404)
         self.stderr: list[str] = []
         self.links: list[Link] = []
 
-    def exchange(self, _: float) -> ScriptedExchange:
+    def exchange(self, _: float, guard: AddressGuard | None) -> ScriptedExchange:
+        self.guards.append(guard)
         self.exchanges.append(ScriptedExchange(lambda request: self.script(request)))
         return self.exchanges[-1]
 
@@ -162,3 +167,43 @@ async def test_a_transport_that_was_named_is_the_only_one_tried(bench: Bench) ->
     with pytest.raises(WireError):
         await bench.dial(url(Transport.STREAMABLE_HTTP))
     assert len(bench.exchanges) == 1
+
+
+# For one client
+
+
+CLIENT = Client(Era.LEGACY, {"name": "editor"}, {"roots": {}, "tasks": {}}, key="k")
+
+
+async def dial_for(bench: Bench, transport: Transport) -> Link:
+    async with asyncio.timeout(20):
+        return await bench.dialer.dial_for(CLIENT, url(Transport.AUTO), transport, lambda _: None, bench.stderr.append)
+
+
+async def test_a_link_for_one_client_is_legacy_and_in_its_name(bench: Bench) -> None:
+    bench.script = legacy
+    link = await dial_for(bench, Transport.STREAMABLE_HTTP)
+    bench.links.append(link)
+    assert link.terms.era is Era.LEGACY
+    first, second = (request.message for request in bench.exchanges[0].requests)
+    assert (first["method"], second["method"]) == ("initialize", "notifications/initialized")
+    assert first["params"]["clientInfo"] == {"name": "editor"}
+    assert first["params"]["capabilities"] == {"roots": {}}
+
+
+async def test_a_link_for_one_client_that_cannot_be_had_leaves_nothing_open(bench: Bench) -> None:
+    bench.script = lambda _: Answer(400)
+    with pytest.raises(WireError, match="HTTP 400"):
+        await dial_for(bench, Transport.STREAMABLE_HTTP)
+    assert len(bench.exchanges) == 1  # the transport is known by now: no other is tried
+    assert bench.exchanges[0].closed
+
+
+async def test_connections_are_guarded_for_the_servers_that_are_said_to_be(bench: Bench) -> None:
+    bench.script = legacy
+    guard = AddressGuard()
+    await bench.dial(url(Transport.STREAMABLE_HTTP))
+    bench.dialer = replace(bench.dialer, guarded=lambda spec: guard if spec.name == "up" else None)
+    await bench.dial(url(Transport.STREAMABLE_HTTP))
+    await bench.dial(replace(url(Transport.STREAMABLE_HTTP), name="other"))
+    assert bench.guards == [None, guard, None]

@@ -162,6 +162,12 @@ async def test_a_tls_failure_sent_nothing(peer: Peer, exchange: AiohttpExchange)
     assert (error.failure, attempt.phase) == (Failure.UNREACHABLE, Phase.NOT_SENT)
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+async def test_a_name_that_no_resolver_takes_sent_nothing(exchange: AiohttpExchange, host: str) -> None:
+    error, attempt = await fails(exchange, f"http://{host}/mcp")
+    assert (error.failure, error.phase, attempt.phase) == (Failure.UNREACHABLE, Phase.NOT_SENT, Phase.NOT_SENT)
+
+
 @pytest.mark.parametrize("url", ["http://", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "nonsense"])
 async def test_a_url_that_is_none_sent_nothing(exchange: AiohttpExchange, url: str) -> None:
     error, attempt = await fails(exchange, url)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -232,6 +233,29 @@ async def test_requests_of_the_upstream_are_answered(bench: Bench) -> None:
     await bench.open()
     bench.stream.event({"jsonrpc": "2.0", "id": "p", "method": "ping"})
     assert (await bench.posted()).message == {"jsonrpc": "2.0", "id": "p", "result": {}}
+
+
+async def test_requests_of_the_upstream_reach_the_links_handler_and_are_answered_by_post(bench: Bench) -> None:
+    async def handler(request: Incoming) -> Mapping[str, Any]:
+        return {"asked": request.method}
+
+    await bench.open()
+    assert bench.wire.on_request is None
+    bench.wire.on_request = handler
+    bench.stream.event({"jsonrpc": "2.0", "id": "r", "method": "roots/list"})
+    assert (await bench.posted()).message == {"jsonrpc": "2.0", "id": "r", "result": {"asked": "roots/list"}}
+
+
+async def test_log_messages_reach_the_only_call_that_asked_for_some(bench: Bench) -> None:
+    await bench.open()
+    logs: list[Incoming] = []
+    out = Outgoing("tools/call", {"name": "add"}, on_message=logs.append, logs=True)
+    call = bench.tasks.spawn(bench.wire.request(out, Attempt()), "call")
+    number = (await bench.posted()).message["id"]
+    bench.stream.event({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x"}})
+    bench.stream.event(result(number))
+    await call
+    assert ([one.method for one in logs], bench.heard) == (["notifications/message"], [])
 
 
 async def test_closing_ends_stream_and_connections(bench: Bench) -> None:

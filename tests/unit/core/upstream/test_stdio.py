@@ -4,19 +4,24 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mcp_proxy.base.json import encode
+from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import child as child_module
-from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
+from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.guardian import Guardian
+from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.stdio import StdioWire
-from mcp_proxy.core.upstream.wire import Outgoing
+from mcp_proxy.core.upstream.terms import Era, Terms
+from mcp_proxy.core.upstream.wire import ACKNOWLEDGED, Outgoing
 from tests.unit.core.upstream.processes import gone
+from tests.unit.core.upstream.wires import begun, turns
 
 pytestmark = pytest.mark.anyio
 
@@ -41,14 +46,20 @@ for line in sys.stdin:
 """
 
 
+def unexpected(name: str, error: BaseException) -> None:
+    raise AssertionError(f"{name}: {error!r}")
+
+
 class Bench:
     def __init__(self) -> None:
         self.guardian = Guardian()
+        self.tasks = TaskSet(unexpected)
         self.heard: list[Incoming] = []
         self.stderr: list[str] = []
         self.wire = StdioWire(
-            max_result=10_000, guardian=self.guardian, on_incoming=self.heard.append, on_stderr=self.stderr.append
-        )
+            max_result=10_000, guardian=self.guardian, tasks=self.tasks,
+            on_incoming=self.heard.append, on_stderr=self.stderr.append,
+        )  # fmt: skip
         self.attempt = Attempt()
 
     async def call(self, say: bytes | None = None, **params: Any) -> Any:
@@ -82,6 +93,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     await bench.wire.open((sys.executable, "-c", SERVER), {"PATH": os.environ["PATH"]}, None)
     yield bench
     await bench.wire.close()
+    await bench.tasks.close()
     await bench.guardian.close()
 
 
@@ -159,6 +171,134 @@ async def test_requests_of_the_child_are_answered(bench: Bench) -> None:
     await bench.call(b'{"jsonrpc":"2.0","id":"p","method":"ping"}\n' + answer(b"1"))
     heard = await bench.messages_heard()
     assert {"jsonrpc": "2.0", "id": "p", "result": {}} in heard
+
+
+async def test_requests_of_the_child_reach_the_links_handler(bench: Bench) -> None:
+    asked: list[str] = []
+
+    async def handler(request: Incoming) -> Mapping[str, Any]:
+        asked.append(request.method)
+        return {"roots": []}
+
+    assert bench.wire.on_request is None
+    bench.wire.on_request = handler
+    await bench.call(b'{"jsonrpc":"2.0","id":"r","method":"roots/list"}\n' + answer(b"1"))
+    heard = await bench.messages_heard()
+    assert asked == ["roots/list"]
+    assert {"jsonrpc": "2.0", "id": "r", "result": {"roots": []}} in heard
+
+
+async def test_log_messages_reach_the_only_call_that_asked_for_some(bench: Bench) -> None:
+    logs: list[Incoming] = []
+    line = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"x"}}\n'
+    say = (line + answer(b"1")).hex()
+    async with asyncio.timeout(10):
+        await bench.wire.request(Outgoing("tools/call", {"say": say}, on_message=logs.append, logs=True), Attempt())
+        await bench.wire.request(Outgoing("tools/call", {"say": say}, on_message=logs.append), Attempt())
+    assert [one.method for one in logs] == ["notifications/message"]
+    assert [one.method for one in bench.heard] == ["notifications/message"]
+
+
+def acknowledged(subscription: str = "ID", uris: str = '["file:///a"]') -> bytes:
+    """An acknowledgement; ``ID`` stands for the id of the request it comes with."""
+    agreed = f'{{"resourceSubscriptions":{uris}}}'
+    meta = f'{{"io.modelcontextprotocol/subscriptionId":{subscription}}}'
+    params = f'{{"notifications":{agreed},"_meta":{meta}}}'
+    return f'{{"jsonrpc":"2.0","method":"{ACKNOWLEDGED}","params":{params}}}\n'.encode()
+
+
+class Following:
+    """One resource that is followed on a modern link; ``say`` is what the child says to it."""
+
+    def __init__(self, bench: Bench, say: bytes, uri: str = "file:///a") -> None:
+        self._wire = Saying(bench.wire, say)
+        link = Link(self._wire, Terms(Era.MODERN, "2026-07-28"))
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stream = begun(link.follow(uri, self.accepted))
+
+    async def agreed(self) -> None:
+        async with asyncio.timeout(10):
+            await self.accepted
+
+    async def end(self) -> None:
+        self.stream.cancel()
+        await asyncio.wait([self.stream], timeout=10)
+
+
+class Saying:
+    """The wire, with what the child is to say in every request."""
+
+    def __init__(self, wire: StdioWire, say: bytes) -> None:
+        self._inner = wire
+        self._say = say
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def request(self, out: Outgoing, attempt: Attempt) -> Any:
+        return await self._inner.request(replace(out, params={**out.params, "say": self._say.hex()}), attempt)
+
+
+async def test_each_acknowledgement_reaches_the_resource_whose_subscription_it_names(bench: Bench) -> None:
+    first = Following(bench, b"", "file:///a")
+    await turns()
+    # The child says both with the second, the one of the second first.
+    both = acknowledged(uris='["file:///b"]') + acknowledged("1")
+    second = Following(bench, both, "file:///b")
+    await second.agreed()
+    await first.agreed()
+    assert not first.stream.done()
+    assert not second.stream.done()
+    await first.end()
+    await second.end()
+    heard = await bench.messages_heard()
+    listens = [one["id"] for one in heard if one["method"] == "subscriptions/listen"]
+    assert [one["params"]["requestId"] for one in heard if one["method"] == "notifications/cancelled"] == listens
+    assert bench.heard == []
+
+
+async def test_an_acknowledgement_that_does_not_honour_the_resource_is_a_refusal(bench: Bench) -> None:
+    following = Following(bench, acknowledged(uris="[]"))
+    with pytest.raises(RpcError) as raised:
+        await following.agreed()
+    assert raised.value.code == -32600
+    await following.end()
+
+
+async def test_an_acknowledgement_of_another_subscription_is_none(bench: Bench) -> None:
+    following = Following(bench, acknowledged('"ID"') + acknowledged("99"))
+    await turns()
+    await bench.messages_heard()
+    assert not following.accepted.done()
+    assert [one.method for one in bench.heard] == [ACKNOWLEDGED, ACKNOWLEDGED]
+    await following.end()
+
+
+async def test_a_child_that_ends_before_it_acknowledges_ends_the_stream(bench: Bench) -> None:
+    following = Following(bench, b"")
+    await turns()
+    await bench.failure(b"", then="exit")
+    async with asyncio.timeout(10):
+        with pytest.raises(WireError) as raised:
+            await following.stream
+    assert raised.value.failure is Failure.LOST
+    assert not following.accepted.done()
+
+
+async def test_a_child_that_ends_gives_up_what_it_has_asked(bench: Bench) -> None:
+    given_up = asyncio.Event()
+
+    async def handler(_: Incoming) -> Mapping[str, Any]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        return {}
+
+    bench.wire.on_request = handler
+    await bench.failure(b'{"jsonrpc":"2.0","id":"r","method":"roots/list"}\n', then="exit")
+    async with asyncio.timeout(5):
+        await given_up.wait()
 
 
 async def test_notifications_are_handed_on(bench: Bench) -> None:

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 
 from mcp_proxy.base.json import Fields, encode
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.core.upstream.client import OnRequest
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.streamable import StreamableHttpWire, header_value
-from mcp_proxy.core.upstream.wire import Era, Outgoing, Terms
+from mcp_proxy.core.upstream.terms import Era, Terms
+from mcp_proxy.core.upstream.wire import ACKNOWLEDGED, Outgoing
 from tests.unit.core.upstream.scripted import (
     Answer,
     Request,
@@ -21,6 +25,7 @@ from tests.unit.core.upstream.scripted import (
     as_json,
     result,
 )  # fmt: skip
+from tests.unit.core.upstream.wires import begun
 
 pytestmark = pytest.mark.anyio
 
@@ -537,3 +542,194 @@ async def test_the_words_of_the_common_servers_for_a_lost_session_are_understood
     with pytest.raises(WireError) as raised:
         await bench.wire.request(CALL, Attempt())
     assert (raised.value.failure, raised.value.phase) == (Failure.SESSION_LOST, Phase.NOT_SENT)
+
+
+# Requests of the upstream
+
+
+ROOTS = {"jsonrpc": "2.0", "id": "r1", "method": "roots/list"}
+
+
+def handler(name: str, asked: list[str]) -> OnRequest:
+    async def handle(request: Incoming) -> Mapping[str, Any]:
+        asked.append(f"{name} {request.method}")
+        return {"by": name}
+
+    return handle
+
+
+def calls_get(*events: object) -> Script:
+    """Calls are answered with these events, what we post back is taken."""
+    return lambda request: as_events(*events) if "method" in request.message else Answer(202)
+
+
+async def test_a_request_on_the_stream_of_a_request_reaches_that_requests_handler(bench: Bench) -> None:
+    asked: list[str] = []
+    bench.legacy().wire.on_request = handler("link", asked)
+
+    def script(request: Request) -> Answer:
+        if "method" not in request.message:
+            return Answer(202)
+        number = request.message["id"]
+        return as_events({**ROOTS, "id": f"r{number}"}, result(number))
+
+    bench.script(script)
+    for name in ("one", "two"):
+        await bench.call(Outgoing("tools/call", {"name": "add"}, on_request=handler(name, asked)))
+    await bench.call()
+    await bench.quiet()
+    assert asked == ["one roots/list", "two roots/list", "link roots/list"]
+    answers = [request.message for request in bench.exchange.requests if "result" in request.message]
+    assert [(one["id"], one["result"]["by"]) for one in answers] == [("r1", "one"), ("r2", "two"), ("r3", "link")]
+
+
+async def test_a_request_that_nobody_can_answer_is_refused(bench: Bench) -> None:
+    bench.legacy().script(calls_get(ROOTS, result(1)))
+    await bench.call()
+    await bench.quiet()
+    refusal = bench.exchange.requests[1].message
+    assert (refusal["id"], refusal["error"]["code"]) == ("r1", -32601)
+
+
+async def test_a_request_on_the_standing_stream_reaches_the_links_handler(bench: Bench) -> None:
+    asked: list[str] = []
+    bench.legacy().script(lambda request: as_events(ROOTS) if request.method == "GET" else Answer(202))
+    bench.wire.on_request = handler("link", asked)
+    await bench.wire.stream()
+    await bench.quiet()
+    assert asked == ["link roots/list"]
+    assert bench.exchange.requests[1].message["result"] == {"by": "link"}
+
+
+async def test_a_request_is_withdrawn_by_a_notification_that_goes_no_further(bench: Bench) -> None:
+    heard: list[Incoming] = []
+
+    async def never(_: Incoming) -> Mapping[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "r1"}}
+    bench.legacy().script(calls_get(ROOTS, gone, result(1)))
+    await bench.call(Outgoing("tools/call", {"name": "add"}, on_message=heard.append, on_request=never))
+    await bench.quiet()
+    assert (len(bench.exchange.requests), heard, bench.heard) == (1, [], [])
+
+
+async def test_an_answer_that_cannot_be_delivered_harms_nobody(bench: Bench) -> None:
+    refused = Answer(error=WireError(Failure.UNREACHABLE, Phase.NOT_SENT, "refused"))
+    bench.legacy().script(lambda request: as_events(ROOTS, result(1)) if "method" in request.message else refused)
+    await bench.call(Outgoing("tools/call", {"name": "add"}, on_request=handler("one", [])))
+    await bench.quiet()
+    assert len(bench.exchange.requests) == 2
+
+
+async def test_closing_gives_up_what_is_still_asked(bench: Bench) -> None:
+    given_up: list[str] = []
+
+    async def never(request: Incoming) -> Mapping[str, Any]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.append(request.method)
+            raise
+        return {}
+
+    bench.legacy(None).script(calls_get(ROOTS, result(1)))
+    await bench.call(Outgoing("tools/call", {"name": "add"}, on_request=never))
+    await asyncio.sleep(0)
+    await bench.wire.close()
+    await bench.quiet()
+    assert given_up == ["roots/list"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "notifications/resources/updated",
+    ],
+)
+async def test_what_concerns_everybody_is_handed_on_to_all_whosever_stream_it_comes_on(
+    bench: Bench, method: str
+) -> None:
+    heard: list[Incoming] = []
+    bench.answers(as_events({"jsonrpc": "2.0", "method": method}, result(1)))
+    await bench.call(Outgoing("tools/call", {"name": "add"}, on_message=heard.append))
+    assert ([one.method for one in bench.heard], heard) == ([method], [])
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "name"),
+    [("prompts/get", {"name": "p"}, "p"), ("resources/read", {"uri": "file:///a"}, "file:///a")],
+)
+async def test_prompts_and_resources_are_named_in_the_headers_as_well(
+    bench: Bench, method: str, params: dict[str, str], name: str
+) -> None:
+    await bench.call(Outgoing(method, params))
+    assert bench.exchange.requests[0].headers["Mcp-Name"] == name
+
+
+# Acknowledgements
+
+
+def acknowledged(*uris: str, subscription: object = 1) -> dict[str, Any]:
+    meta = {"io.modelcontextprotocol/subscriptionId": subscription}
+    params = {"notifications": {"resourceSubscriptions": list(uris)}, "_meta": meta}
+    return {"jsonrpc": "2.0", "method": ACKNOWLEDGED, "params": params}
+
+
+async def follow(bench: Bench, accepted: asyncio.Future[None], uri: str = "file:///a") -> None:
+    async with asyncio.timeout(10):
+        await Link(bench.wire, MODERN).follow(uri, accepted)
+
+
+def promise() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def test_an_acknowledgement_is_that_of_the_request_on_whose_stream_it_comes(bench: Bench) -> None:
+    """Whatever subscription it names: the stream says it already."""
+
+    def script(request: Request) -> Answer:
+        [uri] = request.message["params"]["notifications"]["resourceSubscriptions"]
+        return as_events(acknowledged(uri, subscription="x"), hangs=True)
+
+    bench.script(script)
+    promises = {uri: promise() for uri in ("file:///a", "file:///b")}
+    streams = [begun(follow(bench, accepted, uri)) for uri, accepted in promises.items()]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*promises.values())
+    assert [request.headers["Mcp-Method"] for request in bench.exchange.requests] == ["subscriptions/listen"] * 2
+    assert not any(stream.done() for stream in streams)
+    for stream in streams:
+        stream.cancel()
+    await asyncio.wait(streams, timeout=10)
+    assert (bench.heard, bench.exchange.all_closed) == ([], True)
+
+
+async def test_updates_after_the_acknowledgement_concern_everybody(bench: Bench) -> None:
+    updated = {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "file:///a"}}
+    bench.answers(as_events(acknowledged("file:///a"), updated, result(1, {})))
+    accepted = promise()
+    await follow(bench, accepted)
+    assert accepted.result() is None
+    assert [one.method for one in bench.heard] == ["notifications/resources/updated"]
+
+
+async def test_an_acknowledgement_that_does_not_honour_the_resource_is_a_refusal(bench: Bench) -> None:
+    bench.answers(as_events(acknowledged("file:///b"), result(1, {})))
+    accepted = promise()
+    await follow(bench, accepted)
+    assert isinstance(error := accepted.exception(), RpcError)
+    assert error.code == -32600
+
+
+async def test_a_stream_that_breaks_before_the_acknowledgement_leaves_the_question_open(bench: Bench) -> None:
+    bench.answers(as_events(breaks=True))
+    accepted = promise()
+    with pytest.raises(WireError):
+        await follow(bench, accepted)
+    assert not accepted.done()
+    assert bench.exchange.all_closed

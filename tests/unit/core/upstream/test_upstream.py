@@ -1,133 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from typing import Any
 
+import anyio
 import pytest
 
-from mcp_proxy.base.json import Fields, decode_fields, encode
-from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.base.json import Fields
 from mcp_proxy.config.model import ServerSpec, Transport
-from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
-from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.messages import Incoming
-from mcp_proxy.core.upstream.upstream import State, Upstream
-from mcp_proxy.core.upstream.wire import Era, Outgoing, Terms, Wire
+from mcp_proxy.core.upstream.terms import Era
+from mcp_proxy.core.upstream.upstream import State
+from mcp_proxy.core.upstream.wire import Outgoing
 from tests.harness import eventually
-from tests.unit.core.fakes import FakeClock, RecordingLog, server, tool
+from tests.unit.core.upstream.actor import Bench, Server
+from tests.unit.core.upstream.wires import turns
 
 pytestmark = pytest.mark.anyio
 
 REFUSED = WireError(Failure.UNREACHABLE, Phase.NOT_SENT, "connection refused")
-
-
-class FakeWire:
-    """Lists its tools, answers checks, and answers calls as told."""
-
-    last_words = ""
-
-    def __init__(self, *tools: str) -> None:
-        self.tools = list(tools)
-        self.on_call: Exception | None = None
-        self.on_check: Exception | None = None
-        self.definitions: list[dict[str, Any]] | None = None
-        self.hold: asyncio.Event | None = None
-        self.executed = 0
-        self.closed = False
-        self.terms = Terms(Era.MODERN, "2026-07-28", {"tools": {}})
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def request(self, out: Outgoing, attempt: Attempt) -> Fields:
-        if out.method == "tools/list":
-            return decode_fields(encode({"tools": self.definitions or [{"name": name} for name in self.tools]}))
-        if out.method == "server/discover" and self.on_check is not None:
-            raise self.on_check
-        if out.method == "tools/call":
-            self.executed += 1
-            attempt.phase = Phase.SENT
-            if self.hold is not None:
-                await self.hold.wait()
-            if self.on_call is not None:
-                raise self.on_call
-        return {}
-
-    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None: ...
-
-    async def close(self) -> None:
-        self.closed = True
-
-    async def retire(self) -> None:
-        await self.close()
-
-
-class FakeDialer:
-    """Each attempt takes the next outcome: a wire or an error. With none left it hangs."""
-
-    def __init__(self, tasks: TaskSet) -> None:
-        self.tasks = tasks
-        self.outcomes: list[FakeWire | Exception] = []
-        self.attempts = 0
-        self.incoming: Callable[[Incoming], None] | None = None
-
-    async def dial(
-        self, spec: ServerSpec, on_incoming: Callable[[Incoming], None], *_: object
-    ) -> tuple[Link, Transport]:
-        self.attempts += 1
-        self.incoming = on_incoming
-        if not self.outcomes:
-            await asyncio.Event().wait()
-        outcome = self.outcomes.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return Link(cast(Wire, outcome), outcome.terms), Transport.STREAMABLE_HTTP
-
-
-class Bench:
-    def __init__(self, **spec: Any) -> None:
-        self.clock, self.log = FakeClock(), RecordingLog()
-        self.tasks = TaskSet(lambda *_: None)
-        self.dialer = FakeDialer(self.tasks)
-        self.changes = 0
-        self.upstream = Upstream(
-            spec.pop("spec", None) or server("up", **spec),
-            dialer=cast(Dialer, self.dialer), clock=self.clock, random=lambda: 0.5, log=self.log,
-            on_change=self._changed, queue_limit=10, health_interval=1000,
-        )  # fmt: skip
-
-    def _changed(self) -> None:
-        self.changes += 1
-
-    async def runs(self, *outcomes: FakeWire | Exception) -> None:
-        self.dialer.outcomes += outcomes
-        self.tasks.spawn(self.upstream.run(), "actor")
-        async with asyncio.timeout(5):
-            await self.upstream.wait_settled()
-        await self.turns()
-
-    async def turns(self) -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-    async def call(self, seconds: float = 5) -> Attempt:
-        attempt = Attempt()
-        deadline = asyncio.get_running_loop().time() + seconds
-        try:
-            await self.upstream.call(tool("t"), {}, deadline=deadline, attempt=attempt)
-        finally:
-            self.last = attempt
-        return attempt
-
-    async def failed(self, seconds: float = 5) -> WireError:
-        with pytest.raises(WireError) as raised:
-            await self.call(seconds)
-        return raised.value
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 - bounded, and what is waited for has no event
-                await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -140,15 +33,22 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_before_the_first_attempt_has_ended_it_is_connecting(bench: Bench) -> None:
     assert bench.upstream.state is State.CONNECTING
     assert not bench.upstream.is_settled
-    error = await bench.failed()
-    assert (error.failure, error.phase) == (Failure.UNREACHABLE, Phase.NOT_SENT)
+
+
+async def test_a_call_waits_for_the_first_connection(bench: Bench) -> None:
+    wire = Server("t")
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(bench.call)
+        await turns()
+        await bench.runs(wire)
+    assert wire.executed == 1
 
 
 async def test_a_connection_brings_the_tools_and_takes_calls(bench: Bench) -> None:
-    wire = FakeWire("a", "b")
+    wire = Server("a", "b")
     await bench.runs(wire)
     assert bench.upstream.state is State.CONNECTED
-    assert [one.name for one in bench.upstream.tools] == ["a", "b"]
+    assert [one.name for one in bench.upstream.offer.tools] == ["a", "b"]
     assert (bench.upstream.era, bench.upstream.protocol_version) == (Era.MODERN, "2026-07-28")
     assert bench.upstream.is_available
     assert bench.changes == 1
@@ -167,25 +67,25 @@ async def test_a_server_that_cannot_be_reached_is_down_and_says_why(bench: Bench
 
 
 async def test_it_comes_back_by_itself(bench: Bench) -> None:
-    await bench.runs(REFUSED, FakeWire("a"))
+    await bench.runs(REFUSED, Server("a"))
     await bench.until(lambda: bench.upstream.state is State.CONNECTED)
     assert bench.upstream.last_error is None
     assert bench.dialer.attempts == 2
 
 
 async def test_when_the_connection_is_lost_the_tools_stay_known(bench: Bench) -> None:
-    wire = FakeWire("a")
+    wire = Server("a")
     await bench.runs(wire, REFUSED)
     wire.ended.set_result("the process is gone")
     await bench.until(lambda: bench.upstream.state is State.DOWN)
-    assert [one.name for one in bench.upstream.tools] == ["a"]
+    assert [one.name for one in bench.upstream.offer.tools] == ["a"]
     assert bench.upstream.last_error == "the process is gone"
-    await bench.turns()
+    await turns()
     assert wire.closed
 
 
 async def test_an_error_of_our_own_does_not_end_the_actor(bench: Bench) -> None:
-    await bench.runs(ValueError("a bug"), FakeWire("a"))
+    await bench.runs(ValueError("a bug"), Server("a"))
     assert bench.upstream.state is State.DOWN
     assert "upstream_actor_failed" in bench.log.events()
     assert bench.upstream.last_error == "an error of our own (ValueError)"
@@ -193,31 +93,30 @@ async def test_an_error_of_our_own_does_not_end_the_actor(bench: Bench) -> None:
 
 
 async def test_a_wire_whose_list_fails_is_closed(bench: Bench) -> None:
-    wire = FakeWire()
-    wire.terms = Terms(Era.MODERN, "2026-07-28", {"tools": {}})
-    wire.tools = cast(list[str], [object])
+    wire = Server()
+    wire.answers["tools/list"] = {"tools": "none"}
     await bench.runs(wire)
-    await bench.turns()
+    await turns()
     assert wire.closed
     assert bench.upstream.state is State.DOWN
 
 
 async def test_stopping_closes_the_wire(bench: Bench) -> None:
-    wire = FakeWire("a")
+    wire = Server("a")
     await bench.runs(wire)
     await bench.tasks.close()
     assert wire.closed
 
 
 async def test_an_announced_change_brings_the_new_list(bench: Bench) -> None:
-    wire = FakeWire("a")
+    wire = Server("a")
     await bench.runs(wire)
-    kept = bench.upstream.tools[0]
+    kept = bench.upstream.offer.tools[0]
     wire.tools.append("b")
     assert bench.dialer.incoming is not None
     bench.dialer.incoming(Incoming("notifications/tools/list_changed", None))
-    await bench.until(lambda: len(bench.upstream.tools) == 2)
-    assert bench.upstream.tools[0] is kept
+    await bench.until(lambda: len(bench.upstream.offer.tools) == 2)
+    assert bench.upstream.offer.tools[0] is kept
     await bench.until(lambda: bench.changes == 2)
 
 
@@ -225,7 +124,7 @@ async def test_an_announced_change_brings_the_new_list(bench: Bench) -> None:
 
 
 async def test_five_failures_in_a_row_open_the_breaker_and_the_server_is_degraded(bench: Bench) -> None:
-    wire = FakeWire("t")
+    wire = Server("t")
     await bench.runs(wire)
     wire.on_call = WireError(Failure.LOST, Phase.SENT, "lost")
     for _ in range(5):
@@ -247,7 +146,7 @@ async def test_five_failures_in_a_row_open_the_breaker_and_the_server_is_degrade
     ],
 )
 async def test_what_is_no_fault_of_the_servers_never_opens_the_breaker(bench: Bench, error: Exception) -> None:
-    wire = FakeWire("t")
+    wire = Server("t")
     await bench.runs(wire)
     wire.on_call = error
     for _ in range(30):
@@ -259,7 +158,7 @@ async def test_what_is_no_fault_of_the_servers_never_opens_the_breaker(bench: Be
 
 @pytest.mark.parametrize("status", [500, 502, 503])
 async def test_server_errors_open_it(bench: Bench, status: int) -> None:
-    wire = FakeWire("t")
+    wire = Server("t")
     await bench.runs(wire)
     wire.on_call = WireError(Failure.HTTP, Phase.STREAMING, f"HTTP {status}", status=status)
     for _ in range(5):
@@ -268,12 +167,12 @@ async def test_server_errors_open_it(bench: Bench, status: int) -> None:
 
 
 async def test_a_caller_that_leaves_says_nothing_about_the_server(bench: Bench) -> None:
-    wire = FakeWire("t")
+    wire = Server("t")
     wire.hold = asyncio.Event()
     await bench.runs(wire)
     for _ in range(10):
         call = asyncio.get_running_loop().create_task(bench.call())
-        await bench.turns()
+        await turns()
         call.cancel()
         await asyncio.wait([call], timeout=5)
     assert bench.upstream.is_available
@@ -281,7 +180,7 @@ async def test_a_caller_that_leaves_says_nothing_about_the_server(bench: Bench) 
 
 
 async def test_a_bug_during_the_one_request_that_tries_does_not_shut_the_server_out_for_ever(bench: Bench) -> None:
-    wire = FakeWire("t")
+    wire = Server("t")
     await bench.runs(wire)
     wire.on_call = WireError(Failure.LOST, Phase.SENT, "lost")
     for _ in range(5):
@@ -296,7 +195,7 @@ async def test_a_bug_during_the_one_request_that_tries_does_not_shut_the_server_
 
 
 async def test_a_call_past_its_deadline_says_how_far_it_got(bench: Bench) -> None:
-    wire = FakeWire("t")
+    wire = Server("t")
     wire.hold = asyncio.Event()
     await bench.runs(wire)
     error = await bench.failed(0.01)
@@ -305,11 +204,11 @@ async def test_a_call_past_its_deadline_says_how_far_it_got(bench: Bench) -> Non
 
 async def test_a_call_that_waited_in_vain_for_a_place_was_not_sent() -> None:
     bench = Bench(max_concurrency=1)
-    wire = FakeWire("t")
+    wire = Server("t")
     wire.hold = asyncio.Event()
     await bench.runs(wire)
     bench.tasks.spawn(bench.call(), "slow")
-    await bench.turns()
+    await turns()
     error = await bench.failed(0.01)
     assert (error.failure, error.phase) == (Failure.TIMEOUT, Phase.NOT_SENT)
     assert wire.executed == 1
@@ -318,7 +217,7 @@ async def test_a_call_that_waited_in_vain_for_a_place_was_not_sent() -> None:
 
 
 async def test_a_lost_session_is_opened_again_at_once_and_held_against_nobody(bench: Bench) -> None:
-    wire, fresh = FakeWire("t"), FakeWire("t")
+    wire, fresh = Server("t"), Server("t")
     await bench.runs(wire, fresh)
     wire.on_call = WireError(Failure.SESSION_LOST, Phase.NOT_SENT, "the upstream does not know the session")
     await bench.failed()
@@ -354,14 +253,14 @@ async def test_waiting_for_a_server_that_stays_away_ends(bench: Bench) -> None:
 
 
 async def test_a_call_to_a_server_that_is_down_brings_the_next_attempt_forward(bench: Bench) -> None:
-    await bench.runs(REFUSED, FakeWire("t"))
+    await bench.runs(REFUSED, Server("t"))
     bench.upstream._retry_at = bench.clock.monotonic() + 1000
     bench.clock.advance(2)
     await bench.failed()
     await bench.until(lambda: bench.dialer.attempts == 2)
 
 
-class Busy(FakeWire):
+class Busy(Server):
     """Answers its first listing and checks; further listings end as told."""
 
     def __init__(self, *tools: str, relist: Exception) -> None:
@@ -381,7 +280,7 @@ async def announced(bench: Bench, wire: Busy) -> None:
     assert bench.dialer.incoming is not None
     bench.dialer.incoming(Incoming("notifications/tools/list_changed", None))
     await eventually(lambda: wire.listed >= 2, 5)
-    await bench.turns()
+    await turns()
 
 
 @pytest.mark.parametrize(
@@ -398,39 +297,39 @@ async def test_a_listing_that_fails_after_an_announcement_keeps_the_link_and_the
     await bench.runs(wire)
     await announced(bench, wire)
     assert bench.upstream.state in (State.CONNECTED, State.DEGRADED)
-    assert [tool.name for tool in bench.upstream.tools] == ["a"]
+    assert [tool.name for tool in bench.upstream.offer.tools] == ["a"]
     assert not wire.closed
     await bench.tasks.close()
 
 
 async def test_a_tool_defined_too_deep_is_left_out_and_the_others_stay() -> None:
-    bench, wire = Bench(), FakeWire("good")
+    bench, wire = Bench(), Server("good")
     deep: dict[str, Any] = {}
     for _ in range(300):
         deep = {"items": deep}
     wire.definitions = [{"name": "good"}, {"name": "deep", "inputSchema": deep}]
     await bench.runs(wire)
-    assert [tool.name for tool in bench.upstream.tools] == ["good"]
+    assert [tool.name for tool in bench.upstream.offer.tools] == ["good"]
     await bench.tasks.close()
 
 
 async def test_a_server_that_no_longer_speaks_the_era_is_asked_again() -> None:
-    bench, old, new = Bench(), FakeWire("a"), FakeWire("b")
+    bench, old, new = Bench(), Server("a"), Server("b")
     await bench.runs(old)
     old.on_call = RpcError(-32022, "unsupported protocol version")
     old.on_check = RpcError(-32601, "method not found")
     bench.dialer.outcomes.append(new)
     with pytest.raises(RpcError):
         await bench.call()
-    await eventually(lambda: [tool.name for tool in bench.upstream.tools] == ["b"], 5)
+    await eventually(lambda: [tool.name for tool in bench.upstream.offer.tools] == ["b"], 5)
     await bench.tasks.close()
 
 
 async def test_a_tool_whose_mirrored_headers_are_not_valid_is_left_out_and_said() -> None:
-    bench, wire = Bench(), FakeWire("good")
+    bench, wire = Bench(), Server("good")
     bad = {"type": "object", "properties": {"a": {"type": "number", "x-mcp-header": "A"}}}
     wire.definitions = [{"name": "good"}, {"name": "bad", "inputSchema": bad}]
     await bench.runs(wire)
-    assert [tool.name for tool in bench.upstream.tools] == ["good"]
-    assert any(fields.get("tool") == "bad" for _, event, fields in bench.log.lines if event == "tool_dropped")
+    assert [tool.name for tool in bench.upstream.offer.tools] == ["good"]
+    assert any(fields.get("name") == "bad" for _, event, fields in bench.log.lines if event == "withheld")
     await bench.tasks.close()

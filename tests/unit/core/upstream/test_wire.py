@@ -6,13 +6,19 @@ import json
 import pytest
 
 from mcp_proxy.base.json import JsonError, Raw, encode
+from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.messages import Incoming
-from mcp_proxy.core.upstream.wire import Correlator, Era, Outgoing, Terms, cancel_notice, reply_to, tracked
+from mcp_proxy.core.upstream.wire import ACKNOWLEDGED, Correlator, Outgoing, cancel_notice, tracked
+from tests.unit.core.upstream.wires import turns
 
 pytestmark = pytest.mark.anyio
 
 OUT = Outgoing("tools/call", {"name": "t"})
+
+
+def unexpected(name: str, error: BaseException) -> None:
+    raise AssertionError(f"{name}: {error!r}")
 
 
 class Table:
@@ -21,7 +27,8 @@ class Table:
     def __init__(self) -> None:
         self.incoming: list[Incoming] = []
         self.sent: list[bytes] = []
-        self.calls = Correlator(self.incoming.append, self.sent.append)
+        self.tasks = TaskSet(unexpected)
+        self.calls = Correlator(self.incoming.append, self.sent.append, self.tasks)
 
     def answer(self, request_id: object, **fields: object) -> None:
         self.calls.deliver(json.dumps({"jsonrpc": "2.0", "id": request_id, **fields}).encode())
@@ -155,14 +162,137 @@ async def test_requests_of_the_upstream_are_answered_and_never_taken_for_answers
     assert not future.done()
 
 
+async def test_requests_that_show_nothing_they_belong_to_go_to_the_handler_of_the_transport() -> None:
+    table = Table()
+    asked: list[str] = []
+
+    async def handler(request: Incoming) -> dict[str, object]:
+        asked.append(request.method)
+        return {"roots": []}
+
+    table.calls.on_request = handler
+    table.calls.deliver(b'{"jsonrpc":"2.0","id":"r","method":"roots/list"}')
+    await turns()
+    assert asked == ["roots/list"]
+    assert [json.loads(line) for line in table.sent] == [{"jsonrpc": "2.0", "id": "r", "result": {"roots": []}}]
+
+
+async def test_a_request_is_withdrawn_by_a_notification_that_goes_no_further() -> None:
+    table = Table()
+
+    async def handler(_: Incoming) -> dict[str, object]:
+        await asyncio.Event().wait()
+        return {}
+
+    table.calls.on_request = handler
+    table.calls.deliver(b'{"jsonrpc":"2.0","id":"r","method":"roots/list"}')
+    await turns()
+    table.calls.deliver(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"r"}}')
+    await turns()
+    assert (table.sent, table.incoming, len(table.tasks)) == ([], [], 0)
+
+
+async def test_when_the_transport_is_gone_nobody_is_asked_any_more() -> None:
+    table = Table()
+    given_up: list[str] = []
+
+    async def handler(request: Incoming) -> dict[str, object]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.append(request.method)
+            raise
+        return {}
+
+    table.calls.on_request = handler
+    table.calls.deliver(b'{"jsonrpc":"2.0","id":"r","method":"roots/list"}')
+    await turns()
+    table.calls.fail_all("the pipe broke")
+    await turns()
+    assert (given_up, table.sent, len(table.tasks)) == (["roots/list"], [], 0)
+
+
+LOG = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"x"}}'
+
+
+async def test_log_messages_belong_to_the_only_request_that_asked_for_some() -> None:
+    table = Table()
+    heard: list[Incoming] = []
+    table.calls.open(OUT, Attempt())
+    wanted, _ = table.calls.open(Outgoing("tools/call", {}, on_message=heard.append, logs=True), Attempt())
+    table.calls.deliver(LOG)
+    assert ([one.method for one in heard], table.incoming) == (["notifications/message"], [])
+    table.calls.forget(wanted)
+    table.calls.deliver(LOG)
+    assert (len(heard), [one.method for one in table.incoming]) == (1, ["notifications/message"])
+
+
+async def test_log_messages_that_could_be_of_several_requests_reach_none_of_them() -> None:
+    table = Table()
+    heard: list[Incoming] = []
+    for _ in range(2):
+        table.calls.open(Outgoing("tools/call", {}, on_message=heard.append, logs=True), Attempt())
+    table.calls.deliver(LOG)
+    assert (heard, len(table.incoming)) == ([], 1)
+
+
+LISTEN = "subscriptions/listen"
+
+
+def acknowledgement(subscription: object) -> bytes:
+    params = {"notifications": {}, "_meta": {"io.modelcontextprotocol/subscriptionId": subscription}}
+    return json.dumps({"jsonrpc": "2.0", "method": ACKNOWLEDGED, "params": params}).encode()
+
+
+async def test_an_acknowledgement_reaches_the_subscription_whose_id_it_carries() -> None:
+    table = Table()
+    heard: list[int] = []
+    attempts = [Attempt(), Attempt()]
+    ids = [
+        table.calls.open(Outgoing(LISTEN, {}, on_message=lambda _, n=n: heard.append(n)), attempt)[0]  # type: ignore[misc]
+        for n, attempt in enumerate(attempts)
+    ]
+    table.calls.deliver(acknowledgement(ids[1]))
+    assert (heard, table.incoming) == ([1], [])
+    assert [attempt.phase for attempt in attempts] == [Phase.NOT_SENT, Phase.STREAMING]
+    table.calls.deliver(acknowledgement(ids[0]))
+    assert heard == [1, 0]
+
+
+@pytest.mark.parametrize("subscription", ["1", 2, 0, -1, None, True, 1.0, [1], {"id": 1}])
+async def test_an_acknowledgement_of_another_subscription_reaches_no_request(subscription: object) -> None:
+    table = Table()
+    heard: list[Incoming] = []
+    number, _ = table.calls.open(Outgoing(LISTEN, {}, on_message=heard.append), Attempt())
+    assert number == 1
+    table.calls.deliver(acknowledgement(subscription))
+    assert (heard, [one.method for one in table.incoming]) == ([], [ACKNOWLEDGED])
+
+
+@pytest.mark.parametrize(
+    "params", [None, {}, [], 7, "x", {"_meta": None}, {"_meta": 7}, {"_meta": []}, {"_meta": {}}], ids=str
+)
+async def test_an_acknowledgement_of_nothing_reaches_no_request(params: object) -> None:
+    table = Table()
+    heard: list[Incoming] = []
+    table.calls.open(Outgoing(LISTEN, {}, on_message=heard.append), Attempt())
+    message: dict[str, object] = {"jsonrpc": "2.0", "method": ACKNOWLEDGED}
+    table.calls.deliver(json.dumps(message | ({} if params is None else {"params": params})).encode())
+    assert (heard, len(table.incoming)) == ([], 1)
+
+
+async def test_an_acknowledgement_after_the_subscription_has_ended_reaches_no_request() -> None:
+    table = Table()
+    heard: list[Incoming] = []
+    number, _ = table.calls.open(Outgoing(LISTEN, {}, on_message=heard.append), Attempt())
+    table.calls.forget(number)
+    table.calls.deliver(acknowledgement(number))
+    assert (heard, len(table.incoming)) == ([], 1)
+
+
 async def test_noise_is_reported_to_the_transport() -> None:
     with pytest.raises(JsonError):
         Table().calls.deliver(b"Starting up!")
-
-
-def test_only_ping_is_served() -> None:
-    assert json.loads(reply_to(Incoming("ping", None, 3)))["result"] == {}
-    assert json.loads(reply_to(Incoming("sampling/createMessage", None, 3)))["error"]["code"] == -32601
 
 
 def test_a_progress_token_is_added_only_when_somebody_listens() -> None:
@@ -173,6 +303,23 @@ def test_a_progress_token_is_added_only_when_somebody_listens() -> None:
     raw = Outgoing("m", {"_meta": Raw(b'{"k":1}')}, on_message=lambda _: None)
     assert tracked(raw, 7) == {"_meta": {"k": 1, "progressToken": 7}}
     assert params == {"name": "t", "_meta": {"k": 1}}
+    only_logs = Outgoing("m", params, on_message=lambda _: None, progress=False)
+    assert tracked(only_logs, 7) is params
+
+
+def test_no_request_carries_the_progress_token_of_somebody_else() -> None:
+    params = {"name": "t", "_meta": {"k": 1, "progressToken": 3}}
+    assert tracked(Outgoing("m", params), 7) == {"name": "t", "_meta": {"k": 1}}
+    heard = Outgoing("m", params, on_message=lambda _: None)
+    assert tracked(heard, 7) == {"name": "t", "_meta": {"k": 1, "progressToken": 7}}
+
+
+@pytest.mark.parametrize("odd", [7, "x", [1], None, Raw(b"7")])
+def test_meta_that_is_no_object_keeps_nobody_from_hearing_of_progress(odd: object) -> None:
+    heard = Outgoing("m", {"_meta": odd}, on_message=lambda _: None)
+    assert tracked(heard, 7) == {"_meta": {"progressToken": 7}}
+    silent = Outgoing("m", {"_meta": odd})
+    assert tracked(silent, 7) is silent.params
 
 
 def test_the_cancel_notice_names_the_request() -> None:
@@ -180,14 +327,6 @@ def test_the_cancel_notice_names_the_request() -> None:
     assert notice["method"] == "notifications/cancelled"
     assert notice["params"]["requestId"] == 7
     assert "id" not in notice
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "announced"),
-    [({"tools": {"listChanged": True}}, True), ({"tools": {"listChanged": 1}}, False), ({"tools": True}, False), ({}, False)],
-)  # fmt: skip
-def test_changes_are_announced_only_by_a_plain_true(capabilities: dict[str, object], announced: bool) -> None:
-    assert Terms(Era.LEGACY, "2025-11-25", capabilities).list_changed is announced
 
 
 async def test_a_correlator_of_many_requests_gives_each_an_id_of_its_own() -> None:

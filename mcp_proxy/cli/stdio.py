@@ -1,0 +1,84 @@
+"""``mcp-proxy-api stdio``: the program as MCP clients start it, with or without the HTTP doors beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mcp_proxy.cli.options import environment_help, setting_options
+from mcp_proxy.cli.serve import DEMO, Plan, curl_command, open_log, plan_serving, shown_url
+from mcp_proxy.settings import Settings, load_settings, setting_table
+
+_EXAMPLE = """\
+  {"mcpServers": {"proxy": {
+    "command": "mcp-proxy-api",
+    "args": ["stdio", "--config", "/path/to/mcp.json", "--separator", "__"]
+  }}}"""
+_SHARED = frozenset(row.field for row in setting_table() if row.flag is not None) - {"port"}
+
+
+@click.command(
+    epilog="In the configuration of a client (Claude Desktop, Cursor and others):\n\n\b\n"
+    + _EXAMPLE
+    + "\n\nSettings without a flag, from the environment or .env:\n\n\b\n"
+    + environment_help()
+)
+@setting_options(only=_SHARED)
+@click.option(
+    "--port",
+    default=None,
+    help="Serve the HTTP doors on this port as well, in the same process. Without this flag nothing listens, "
+    "whatever PORT says.",
+)
+def stdio(**flags: Any) -> None:
+    """Serve MCP on stdin and stdout, to the client that starts this program, until it closes stdin.
+
+    That client needs no token, so that no JWT_SECRET is needed; with --port the callers over HTTP do. stdout carries
+    only the protocol: the log goes to stderr. With no server configured anywhere, the demo server is started.
+    """
+    from mcp_proxy.gateway.descriptors import claim_standard_streams
+
+    streams = claim_standard_streams()
+    loaded = load_settings(flags)
+    listens = flags["port"] is not None
+    plan = plan_serving(loaded.settings, loaded.environ)
+    if not listens:
+        plan = Plan(_without_tokens(plan.settings), plan.servers, plan.demo)
+    # Everything above is quick to fail; the web stack is loaded once it is needed.
+    from mcp_proxy.app import create_app
+    from mcp_proxy.base.tasks import TaskSet
+    from mcp_proxy.gateway.descriptors import DescriptorReader, DescriptorWriter
+    from mcp_proxy.gateway.stdio import StdioDoor
+    from mcp_proxy.runtime import DOORS
+    from mcp_proxy.server import run
+
+    log = open_log(loaded, plan)
+    app = create_app(plan.settings, plan.servers if plan.demo else None, log, loaded.environ)
+    runtime = app.runtime
+    door = StdioDoor(
+        runtime.door,
+        read=DescriptorReader(streams[0]),
+        write=DescriptorWriter(streams[1]),
+        log=log,
+        clock=runtime.clock,
+        ids=runtime.ids,
+        tasks=TaskSet(runtime.task_failed),
+        max_message=plan.settings.max_body,
+        log_bodies=plan.settings.log_bodies,
+    )
+
+    async def listening(port: int) -> None:
+        url = shown_url(plan.settings, port)
+        log.info("serving", url=url, doors=["stdio", *DOORS])
+        if plan.demo and await runtime.manager.upstream(DEMO.name).wait_ready(60):
+            click.echo(curl_command(plan.settings, url), err=True)
+
+    if not listens:
+        log.info("serving", doors=["stdio"])
+    run(app, plan.settings, listening if listens else None, stdio=door)
+
+
+def _without_tokens(settings: Settings) -> Settings:
+    """Nothing listens, so that there is nobody to ask for a token, whatever address is set."""
+    return settings.model_copy(update={"no_auth": True, "host": "127.0.0.1"})

@@ -1,0 +1,274 @@
+"""Changing which servers there are, while everything runs: by files, and by what the API asks for.
+
+Every change goes: read, check as a whole, keep, apply the difference. One change at a time; what cannot be applied
+changes nothing. Where servers are written is `config.sources`, what the API keeps `config.state`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, UNPROCESSABLE, ProxyError
+from mcp_proxy.base.json import encode
+from mcp_proxy.config.describe import MASK, describe
+from mcp_proxy.config.model import ServerSpec
+from mcp_proxy.config.sources import Configured, Origin, Problem, Sources
+from mcp_proxy.config.state import State, StateStore, StoreError
+from mcp_proxy.core.admission import Admission
+from mcp_proxy.core.auth.principal import Principal
+from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.telemetry.logs import Logger
+
+
+class Registry:
+    """The servers as configured, and the ways to change them. ``start`` values come from `Sources.start`."""
+
+    def __init__(
+        self,
+        manager: McpClientManager,
+        sources: Sources,
+        store: StateStore,
+        state: State,
+        configured: Configured,
+        *,
+        admission: Admission,
+        log: Logger,
+    ) -> None:
+        self._manager = manager
+        self._sources = sources
+        self._store = store
+        self._state = state
+        self._configured = configured
+        self._admission = admission
+        self._log = log
+        self._lock = asyncio.Lock()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Sources that cannot be used as they are; what they said before is in force."""
+        return self._configured.problems
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change that the API made."""
+        return self._state.revision
+
+    # Files
+
+    async def reload(self) -> None:
+        """Read the files again, and apply what differs."""
+        async with self._lock:
+            configured = await asyncio.to_thread(self._sources.reload, self._state)
+            self._report(configured)
+            self._apply(configured)
+
+    def _report(self, configured: Configured) -> None:
+        for problem in configured.problems:
+            if problem not in self._configured.problems:
+                self._log.error("config_error", source=problem.source, line=problem.line, reason=problem.reason)
+        for problem in self._configured.problems:
+            if problem.source not in {one.source for one in configured.problems}:
+                self._log.info("config_mended", source=problem.source)
+
+    def _apply(self, configured: Configured) -> None:
+        self._configured = configured
+        changes = self._manager.apply(configured.servers)
+        if changes:
+            self._log.info(
+                "servers_changed",
+                added=changes.added,
+                removed=changes.removed,
+                changed=changes.changed,
+                replaced=changes.replaced,
+            )
+
+    # What the API asks for
+
+    async def add(self, entries: Mapping[str, Any], principal: Principal) -> tuple[str, ...]:
+        """Add servers, all or none. Raises `ProxyError`: 409 for a name that is taken, 403, 422 naming the field."""
+        specs = await self._admitted(entries)
+        async with self._lock:
+            for name in entries:
+                if name in self._names():
+                    raise ProxyError(CONFLICT, f"there is a server or group called {name!r}", details={"server": name})
+                _within(principal, name)
+            servers = {**self._state.servers, **{name: dict(entry) for name, entry in entries.items()}}
+            await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
+        return tuple(spec.name for spec in specs)
+
+    async def remove(self, name: str, principal: Principal, if_match: str | None = None) -> None:
+        """Remove a server that the API added. Raises `ProxyError`: 404; 409 for one of a file, or one that was changed."""
+        async with self._lock:
+            self._own(name, principal, if_match, "removed")
+            servers = {other: entry for other, entry in self._state.servers.items() if other != name}
+            await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
+
+    async def patch(
+        self, name: str, patch: Mapping[str, Any], principal: Principal, if_match: str | None = None
+    ) -> None:
+        """Merge ``patch`` into a server (RFC 7396); a masked secret keeps the secret. Raises `ProxyError`.
+
+        Servers of files can only be switched on and off.
+        """
+        if set(patch) <= {"disabled", "isActive", "enabled"} and patch:
+            off = _switched_off(patch)
+            return await self.switch(name, on=not off, principal=principal, if_match=if_match)
+        async with self._lock:
+            entry = self._own(name, principal, if_match, "changed")
+            merged = _merged(entry, patch)
+            _refuse_rename(name, merged)
+            await self._admitted({name: merged})
+            servers = {**self._state.servers, name: merged}
+            await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
+        return None
+
+    async def switch(self, name: str, *, on: bool, principal: Principal, if_match: str | None = None) -> None:
+        """Switch any server on or off; what a file says of it is overlaid, not rewritten. Raises `ProxyError`."""
+        async with self._lock:
+            self._check(name, principal, if_match)
+            state = self._state
+            servers, disabled, enabled = dict(state.servers), set(state.disabled), set(state.enabled)
+            if name in servers and self.origin(name) is Origin.STATE:
+                kept = {
+                    key: value for key, value in servers[name].items() if key not in ("disabled", "isActive", "enabled")
+                }
+                servers[name] = kept if on else {**kept, "disabled": True}
+            else:
+                disabled.discard(name)
+                enabled.discard(name)
+                plain = State(state.revision, servers, frozenset(disabled), frozenset(enabled))
+                configured = await asyncio.to_thread(self._sources.reload, plain)
+                if on == any(spec.disabled for spec in configured.servers.specs if spec.name == name):
+                    (enabled if on else disabled).add(name)  # where it is written, the opposite stands
+            await self._commit(State(state.revision + 1, servers, frozenset(disabled), frozenset(enabled)))
+
+    async def _commit(self, state: State) -> None:
+        """Keep the state, then let it take effect: what is answered has survived a crash."""
+        configured = await asyncio.to_thread(self._sources.reload, state)
+        fresh = (one for one in configured.problems if one not in self._configured.problems)
+        bad = next((one for one in fresh if one.source == str(self._store.path)), None)
+        if bad is not None:
+            raise ProxyError(UNPROCESSABLE, bad.reason)
+        try:
+            await asyncio.to_thread(self._store.save, state)
+        except StoreError as error:
+            self._log.error("state_not_kept", reason=str(error))
+            raise ProxyError(
+                CONFLICT, "the change could not be kept in the state directory; nothing was changed"
+            ) from None
+        self._state = state
+        self._report(configured)
+        self._apply(configured)
+
+    async def _admitted(self, entries: Mapping[str, Any]) -> Sequence[ServerSpec]:
+        """The entries as servers. Raises `ProxyError` naming server and field."""
+        specs = []
+        for name, entry in entries.items():
+            spec = self._admission.check_entry(name, entry)
+            await self._admission.check(spec)
+            specs.append(spec)
+        return specs
+
+    # Looking things up
+
+    def _names(self) -> set[str]:
+        specs = self._manager.specs.values()
+        return {word for spec in specs for word in (spec.name, spec.group) if word} | {
+            one.name for one in self._manager.refused
+        }
+
+    def _check(self, name: str, principal: Principal, if_match: str | None) -> ServerSpec:
+        spec = self._manager.specs.get(name)
+        if spec is None or not principal.sees_server(name, spec.group):
+            raise ProxyError(SERVER_NOT_FOUND, f"there is no server called {name[:200]!r}; GET /servers lists them")
+        if if_match is not None and if_match.strip() not in ("*", etag(spec)):
+            raise ProxyError(
+                CONFLICT, f"{name} has been changed since it was read; read it again", details={"server": name}
+            )
+        return spec
+
+    def _own(self, name: str, principal: Principal, if_match: str | None, what: str) -> Mapping[str, Any]:
+        """The entry of a server that the API added. Raises `ProxyError`."""
+        spec = self._check(name, principal, if_match)
+        entry = self._state.servers.get(name) if self.origin(name) is Origin.STATE else None
+        if entry is None:
+            raise ProxyError(
+                CONFLICT,
+                f"{name} is written in {spec.source}, and can only be {what} there",
+                details={"source": spec.source},
+            )
+        return entry
+
+    def origin(self, name: str) -> Origin | None:
+        """Where a server is written."""
+        return self._configured.origins.get(name)
+
+    def config(self, principal: Principal) -> list[dict[str, Any]]:
+        """Every server as configured, secrets masked, with where it is written."""
+        return [
+            {**describe(spec), "source": spec.source, "origin": str(self.origin(spec.name) or "")}
+            for spec in self._manager.specs.values()
+            if principal.sees_server(spec.name, spec.group)
+        ]
+
+
+def etag(spec: ServerSpec) -> str:
+    """Equal as long as a server is configured the same (RFC 9110 §8.8.3, quoted)."""
+    secrets = [dict(spec.env), dict(spec.headers), spec.url, list(spec.args)]
+    return f'"{sha256(encode([describe(spec), secrets])).hexdigest()[:16]}"'
+
+
+def _within(principal: Principal, name: str) -> None:
+    """A token that is narrowed to some servers cannot add others."""
+    if not principal.sees_server(name):
+        raise ProxyError(SERVER_NOT_FOUND, f"this token is for other servers than {name!r}", details={"server": name})
+
+
+def _merged(entry: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """RFC 7396, where a value that is shown masked means: as it was."""
+    merged = dict(entry) if isinstance(entry, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            merged[key] = _merged(merged.get(key), value)
+        elif isinstance(value, list):
+            merged[key] = _unmasked_list(merged.get(key), value)
+        elif isinstance(value, str) and MASK in value:
+            if key not in merged:
+                raise ProxyError(
+                    UNPROCESSABLE, f"{key} is masked, and there is no value to keep", details={"field": key}
+                )
+        else:
+            merged[key] = value
+    return merged
+
+
+def _unmasked_list(before: Any, after: list[Any]) -> list[Any]:
+    """A list in which masked members keep what stood at their place."""
+    old = before if isinstance(before, list) else []
+    kept = []
+    for position, value in enumerate(after):
+        if isinstance(value, str) and MASK in value:
+            if position >= len(old):
+                raise ProxyError(UNPROCESSABLE, "a masked member of a list has no value to keep")
+            kept.append(old[position])
+        else:
+            kept.append(value)
+    return kept
+
+
+def _refuse_rename(name: str, entry: Mapping[str, Any]) -> None:
+    if entry.get("name", name) != name:
+        raise ProxyError(UNPROCESSABLE, "a server cannot be renamed: add it anew", details={"field": "name"})
+
+
+def _switched_off(patch: Mapping[str, Any]) -> bool:
+    """What ``disabled`` or its twins say. Raises `ProxyError` for anything but true and false."""
+    for key, value in patch.items():
+        if not isinstance(value, bool):
+            raise ProxyError(UNPROCESSABLE, f"{key} must be true or false", details={"field": key})
+    return patch.get("disabled", False) or not patch.get("enabled", True) or not patch.get("isActive", True)

@@ -1,0 +1,210 @@
+"""The methods that reach a server: calls of tools, prompts, resources, completions; for modern clients round by round.
+
+Everything goes through `core.calls`; here is only what MCP clients add to it. Source: basic/patterns/mrtr (2026-07-28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mcp_proxy.base.errors import TOOL_NOT_FOUND, ProxyError
+from mcp_proxy.base.json import decode
+from mcp_proxy.base.protocol import (
+    INVALID_PARAMS,
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_LOG_LEVEL,
+    META_VERSION,
+)
+from mcp_proxy.core.auth.principal import Scope
+from mcp_proxy.core.calls import About, Call, CallPath, Outcome, Progress, require
+from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.upstream.client import Client
+from mcp_proxy.core.upstream.terms import Era
+from mcp_proxy.gateway.asked import Asked
+from mcp_proxy.gateway.clients import identity, lister, modern_client, session_client, visit
+from mcp_proxy.gateway.envelope import Refusal, check_mirrored
+from mcp_proxy.gateway.parking import Parked, Parking, Wanted, answers_of
+from mcp_proxy.gateway.seal import Seal
+
+_HOP_META = frozenset({META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES, META_LOG_LEVEL, "progressToken"})
+"""``_meta`` keys that one hop says to the next; everything else passes."""
+
+
+class Calling:
+    """``tools/call``, ``prompts/get``, ``resources/read`` and ``completion/complete``."""
+
+    def __init__(self, manager: McpClientManager, calls: CallPath, parking: Parking, seal: Seal) -> None:
+        self._manager = manager
+        self._calls = calls
+        self._parking = parking
+        self._seal = seal
+
+    async def tool(self, asked: Asked) -> Mapping[str, Any]:
+        """``tools/call``."""
+        name = text(asked, "name")
+        arguments = _object(asked, "arguments")
+        if asked.headers is not None and asked.era is Era.MODERN:
+            await self._check_mirrored(asked, name, arguments)
+        return await self._call(asked, name, About.TOOL)
+
+    async def prompt(self, asked: Asked) -> Mapping[str, Any]:
+        """``prompts/get``."""
+        _object(asked, "arguments")
+        return await self._call(asked, text(asked, "name"), About.PROMPT)
+
+    async def resource(self, asked: Asked) -> Mapping[str, Any]:
+        """``resources/read``."""
+        return await self._call(asked, text(asked, "uri"), About.RESOURCE)
+
+    async def completion(self, asked: Asked) -> Mapping[str, Any]:
+        """``completion/complete``."""
+        ref = asked.request.params.get("ref")
+        if not isinstance(ref, dict):
+            raise Refusal(INVALID_PARAMS, "ref must be an object")
+        _object(asked, "argument")
+        kind, name, uri = ref.get("type"), ref.get("name"), ref.get("uri")
+        # Servers go by the type: only what the caller's rights are checked for may go along.
+        if isinstance(name, str) and kind != "ref/resource":
+            return await self._call(_referring(asked, ref, without="uri"), name, About.PROMPT)
+        if isinstance(uri, str) and kind != "ref/prompt":
+            return await self._call(_referring(asked, ref, without="name"), uri, About.RESOURCE)
+        raise Refusal(INVALID_PARAMS, "ref needs a name or a uri")
+
+    async def _check_mirrored(self, asked: Asked, name: str, arguments: Mapping[str, Any]) -> None:
+        """The headers that repeat arguments, where the tool that is meant has any (streamable-http, Custom Headers)."""
+        client = lister(asked)
+        table = self._manager.catalog_for(client).tools
+        called_so = (entry for by in (table.by_shown, table.by_full, table.by_bare) for entry in by.get(name, ()))
+        if asked.headers is None or not any(entry.item.mirrored for entry in called_so):
+            return
+        # Which of them is meant, and whether there is one for this caller, is for the same rules to say as in the call.
+        require(asked.principal, Scope.TOOLS_CALL)
+        shown = asked.namespace is None
+        target = await self._manager.resolve_tool(asked.principal, name, asked.namespace, client=client, shown=shown)
+        tool = target.entries[0].item
+        schema = tool.definition.get("inputSchema") or {}
+        check_mirrored(asked.request.id, tool.mirrored, schema, arguments, asked.headers)
+
+    async def _call(self, asked: Asked, name: str, about: About) -> Mapping[str, Any]:
+        """One request to a server, by the way that fits the client. Raises `ProxyError`, `Refusal`."""
+        asked.record.tool = name
+        params = _passed_on(asked.request.params)
+        if asked.era is Era.MODERN:
+            return await self._modern(asked, name, about, params)
+        session = asked.session
+        client = lister(asked) if session is None else session_client(session, asked.channel, asked.request.params)
+        return (await self._send(asked, _call(asked, name, about, params, client))).fields
+
+    async def _send(self, asked: Asked, call: Call, progress: Progress | None = None) -> Outcome:
+        progress = progress or Progress(call.name)
+        try:
+            return await self._calls.call(call, progress)
+        finally:
+            asked.record.tool, asked.record.server = progress.tool, progress.server
+
+    # Rounds of modern clients
+
+    async def _modern(self, asked: Asked, name: str, about: About, params: dict[str, Any]) -> Mapping[str, Any]:
+        purpose = f"{asked.request.method} {name} at {asked.namespace or ''}"
+        server = None
+        if (state := params.get("requestState")) is not None:
+            content = self._seal.open(state, asked.principal, purpose)
+            if "park" in content:
+                self._check_still_allowed(asked, content["park"])
+                done = await self._parking.resume(content["park"], visit(asked), answers_of(params))
+                return self._round(asked, purpose, done)
+            server = content["server"]
+            params["requestState"] = content["state"]
+            if content["state"] is None:
+                del params["requestState"]
+        client = modern_client(asked)
+        call = _call(asked, name, about, params, client, pinned=server)
+        if (client.asks or client.log_level is not None) and self._manager.has_legacy:
+            return self._round(asked, purpose, await self._parkable(asked, call))
+        return self._round(asked, purpose, await self._send(asked, call))
+
+    async def _parkable(self, asked: Asked, call: Call) -> Outcome | Wanted:
+        """A call that a legacy server may interrupt with questions."""
+
+        def make(parked: Parked) -> Awaitable[Outcome]:
+            parked.progress = Progress(call.name)
+            return self._send(asked, replace(call, client=modern_client(asked, parked)), parked.progress)
+
+        return await self._parking.start(asked.principal.who, identity(asked), visit(asked), asked.capabilities, make)
+
+    def _check_still_allowed(self, asked: Asked, key: str) -> None:
+        """A token may say less than the one that made the call: what it no longer sees it cannot go on with."""
+        require(asked.principal, Scope.TOOLS_CALL)
+        parked = self._parking.find(key)
+        progress = parked.progress if parked is not None else None
+        spec = self._manager.specs.get(progress.server or "") if progress is not None else None
+        if progress is None or spec is None:
+            return
+        asked.record.tool, asked.record.server = progress.tool, progress.server
+        if not asked.principal.sees_tool(progress.tool or "", spec.name, spec.group):
+            raise ProxyError(TOOL_NOT_FOUND, "this token no longer reaches what the call is about")
+
+    def _round(self, asked: Asked, purpose: str, done: Outcome | Wanted) -> Mapping[str, Any]:
+        """The result, or what is still needed, with a state that only this caller can bring back, to this request."""
+        if isinstance(done, Wanted):
+            state = self._seal.close({"park": done.key}, asked.principal, purpose)
+            return {"resultType": "input_required", "inputRequests": done.requests, "requestState": state}
+        if not done.input_required:
+            return done.fields
+        given = done.fields.get("requestState")
+        content = {"server": done.server, "state": None if given is None else decode(given)}
+        return {**done.fields, "requestState": self._seal.close(content, asked.principal, purpose)}
+
+
+def text(asked: Asked, field: str) -> str:
+    """A parameter that must be a string with something in it. Raises `Refusal`."""
+    value = asked.request.params.get(field)
+    if not isinstance(value, str) or not value:
+        raise Refusal(INVALID_PARAMS, f"{field} must be a string")
+    return value
+
+
+def _object(asked: Asked, field: str) -> dict[str, Any]:
+    """A parameter that is an object, if it is there. Raises `Refusal`."""
+    value = asked.request.params.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Refusal(INVALID_PARAMS, f"{field} must be an object")
+    return value
+
+
+def _referring(asked: Asked, ref: Mapping[str, Any], *, without: str) -> Asked:
+    """The request with a reference that lacks one of its members."""
+    kept = {key: value for key, value in ref.items() if key != without}
+    return replace(asked, request=replace(asked.request, params={**asked.request.params, "ref": kept}))
+
+
+def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without what was said to this hop alone."""
+    passed = dict(params)
+    meta = passed.pop("_meta", None)
+    if isinstance(meta, dict) and (kept := {key: value for key, value in meta.items() if key not in _HOP_META}):
+        passed["_meta"] = kept
+    return passed
+
+
+def _call(
+    asked: Asked, name: str, about: About, params: Mapping[str, Any], client: Client, *, pinned: str | None = None
+) -> Call:
+    return Call(
+        name=name,
+        params=params,
+        principal=asked.principal,
+        request_id=asked.record.request_id,
+        door=asked.record.door,
+        method=asked.request.method,
+        about=about,
+        server=pinned or asked.namespace,
+        pinned=pinned is not None,
+        shown=asked.namespace is None,
+        client=client,
+    )

@@ -1,0 +1,199 @@
+"""Server-sent events, as both HTTP transports write them: one event a message, comments while there is none.
+
+Knows how streams are written, kept alive, counted and ended; what goes into them comes out of an `Outlet`.
+Source: WHATWG HTML, section server-sent events; basic/transports of every revision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from mcp_proxy.base.errors import DRAINING, OVERLOADED, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE, ProxyError
+from mcp_proxy.core.auth.principal import LOCAL, PRINCIPAL_KEY, Principal
+from mcp_proxy.edge.body import ClientGone
+from mcp_proxy.edge.presence import while_connected
+from mcp_proxy.edge.types import Header, Receive, Scope, Send
+from mcp_proxy.gateway.outlet import Outlet
+from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
+
+KEEP_ALIVE = 15.0
+"""Seconds without a message after which a comment is sent, so that no intermediary takes the stream for dead."""
+STALLED = 60.0
+"""Seconds that a client may take for reading one event."""
+CLOSING = 2.0
+"""Seconds that open streams have for ending when the service stops."""
+MAX_STREAMS = 4096
+
+HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+PING = b": ping\n\n"
+
+
+def event(data: bytes, name: bytes = b"message") -> bytes:
+    """One event. Line ends inside ``data``, which JSON may have between its tokens, become several data fields."""
+    if b"\n" in data or b"\r" in data:
+        data = b"\ndata: ".join(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+    return b"event: " + name + b"\ndata: " + data + b"\n\n"
+
+
+class EventWriter:
+    """One event stream on its way through ASGI. All methods raise `ClientGone` when the client no longer reads."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def begin(self, status: int = 200, headers: Iterable[Header] = ()) -> None:
+        """Send the headers."""
+        await self._within({"type": "http.response.start", "status": status, "headers": [*HEADERS, *headers]})
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a whole event or comment."""
+        await self._within({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self, chunk: bytes = b"") -> None:
+        """Send a last event, if any, and end the stream."""
+        await self._within({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    async def pump(self, outlet: Outlet, keep_alive: float) -> None:
+        """Write what comes out of ``outlet`` until it is closed and empty, and comments in between."""
+        while True:
+            try:
+                message = await outlet.next(keep_alive)
+            except TimeoutError:
+                await self.write(PING)
+                continue
+            if message is None:
+                return
+            await self.write(event(message))
+
+    async def _within(self, message: dict[str, object]) -> None:
+        try:
+            async with asyncio.timeout(STALLED):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone("the client does not read its stream") from None
+
+
+async def stream_outlet(
+    outlet: Outlet, receive: Receive, send: Send, *, keep_alive: float, seconds: float | None, first: bytes = b""
+) -> None:
+    """A whole answer: ``first``, then what comes out of ``outlet``, until it is closed or ``seconds`` have passed.
+
+    Raises `ClientGone` when the client leaves. The outlet is closed in any case.
+    """
+    writer = EventWriter(send)
+
+    async def write() -> None:
+        await writer.begin()
+        # Some clients and intermediaries wait for a first byte of the body.
+        await writer.write(first or PING)
+        await writer.pump(outlet, keep_alive)
+        await writer.end()
+
+    with calling_after(seconds, outlet.close):
+        try:
+            await while_connected(receive, write())
+        finally:
+            outlet.close()
+
+
+async def send_accepted(send: Send) -> None:
+    """Send 202 without a body: a message was taken that is owed no answer, or not this way."""
+    await send({"type": "http.response.start", "status": 202, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def known_caller(scope: Scope, door: str) -> tuple[Principal, RequestRecord]:
+    """Who calls, and the record of the request, which is noted as ``door``'s. Raises `ProxyError` (unauthorized)."""
+    record: RequestRecord = scope[SCOPE_KEY]
+    record.door = door
+    principal: Principal | None = scope[PRINCIPAL_KEY]
+    if principal is None:
+        text = "a token is needed: send Authorization: Bearer TOKEN (mcp-proxy-api token makes one)"
+        raise ProxyError(UNAUTHORIZED, text)
+    return principal, record
+
+
+def check_json(scope: Scope) -> None:
+    """Raises `ProxyError` (unsupported_media_type) for a body that is not declared as JSON."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise ProxyError(UNSUPPORTED_MEDIA_TYPE, "the body must be JSON; send Content-Type: application/json")
+
+
+@contextmanager
+def calling_after(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
+    """Make ``call`` once ``seconds`` have passed, if the block still runs then; None: never."""
+    if seconds is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(max(0.0, seconds), call)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Streams:
+    """The streams of one transport that stay open for as long as their clients want, counted and ended together."""
+
+    def __init__(self, limit: int = MAX_STREAMS) -> None:
+        self._limit = limit
+        self._open: set[_Open] = set()
+        self._empty = asyncio.Event()
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def open(self, end: Callable[[], object], principal: Principal) -> Iterator[None]:
+        """One more stream of this caller; ``end`` is called when the service stops, or the caller's token is revoked.
+
+        Raises `ProxyError` (``overloaded``, ``draining``). Nobody may take more than a share of the places.
+        """
+        if self._closing:
+            raise ProxyError(DRAINING, "the service is stopping", retry_after=5)
+        if len(self._open) >= self._limit:
+            raise ProxyError(OVERLOADED, "too many event streams are open; try again in a moment", retry_after=5)
+        share = self._limit if principal.who == LOCAL.who else max(8, self._limit // 10)
+        if sum(one.principal.who == principal.who for one in self._open) >= share:
+            raise ProxyError(OVERLOADED, "this caller has too many event streams open", retry_after=5)
+        one = _Open(end, principal)
+        self._open.add(one)
+        try:
+            yield
+        finally:
+            self._open.discard(one)
+            if not self._open:
+                self._empty.set()
+
+    def end_where(self, revoked: Callable[[Principal], bool]) -> None:
+        """End the streams of callers whose token is no longer good."""
+        for one in list(self._open):
+            if revoked(one.principal):
+                one.end()
+
+    async def close(self, seconds: float = CLOSING) -> None:
+        """End all streams and wait until their handlers have left, but no longer than ``seconds``."""
+        self._closing = True
+        for one in list(self._open):
+            one.end()
+        if self._open:
+            self._empty.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
+
+
+class _Open:
+    __slots__ = ("end", "principal")
+
+    def __init__(self, end: Callable[[], object], principal: Principal) -> None:
+        self.end = end
+        self.principal = principal
