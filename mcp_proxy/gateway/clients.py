@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -71,9 +72,10 @@ def modern_client(asked: Asked, parked: Parked | None = None) -> Client:
         def forward(message: Incoming) -> None:
             if message.method == "notifications/message" and asked.log_level is None:
                 return  # a modern client asks for log messages, or gets none
-            now = first if parked is None else parked.visit
-            if (body := translated(message, now.token)) is not None:
-                now.channel.send(body)
+            if parked is None:
+                _say(message, first)
+            else:
+                parked.tell(partial(_say, message))
 
         on_message = forward
     return Client(
@@ -86,6 +88,12 @@ def modern_client(asked: Asked, parked: Parked | None = None) -> Client:
         on_message=on_message,
         on_request=None if parked is None else parked.ask,
     )
+
+
+def _say(message: Incoming, to: Visit) -> bool:
+    """Whether the client could be told; also True for what it does not want to hear."""
+    body = translated(message, to.token)
+    return body is None or to.channel.send(body)
 
 
 def visit(asked: Asked) -> Visit:

@@ -284,7 +284,7 @@ class McpDoor:
             if session.principal.sees_server(spec.name, spec.group):
                 session.tell(body)
         elif (parked := self.parking[key]) is not None and (parked.visit.logs or method != "notifications/message"):
-            parked.visit.channel.send(body)
+            parked.tell(lambda to: to.channel.send(body))
 
 
 def _introduction(asked: Asked) -> Introduction:

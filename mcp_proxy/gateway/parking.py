@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from mcp_proxy.gateway.outlet import Channel
 
 MOST_FREE = 64
 """Links (of a caller, to all its servers) that are kept between calls."""
+MOST_UNSAID = 256
+"""Notifications that are kept for the client of one waiting call; of more, the oldest are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Parked:
         """How far the call has come: which server it reached, and what it is called there."""
         self.was_asked = False
         """Whether a server has asked its client anything."""
+        self.unsaid: deque[Callable[[Visit], bool]] = deque(maxlen=MOST_UNSAID)
+        """What was to be told while the client was away."""
 
     async def ask(self, request: Incoming) -> Mapping[str, Any]:
         """The client's answer, whenever it comes. Raises `RpcError` for what it did not offer to answer."""
@@ -89,6 +93,18 @@ class Parked:
             return await answer
         finally:
             self._open.pop(name, None)
+
+    def tell(self, say: Callable[[Visit], bool]) -> None:
+        """Tell the client something: now, or when it comes back. ``say`` returns whether the visit could be told."""
+        if not say(self.visit) and self.waiting_since is not None:
+            self.unsaid.append(say)
+
+    def welcome(self, visit: Visit) -> None:
+        """The client has come back, and hears first what it missed."""
+        self.visit = visit
+        self.waiting_since = None
+        while self.unsaid:
+            self.unsaid.popleft()(visit)
 
     def give(self, answers: Mapping[str, Any]) -> None:
         """Hand in what the client brought. Raises `Refusal` for an answer that is no object."""
@@ -150,6 +166,9 @@ class Parking:
     def __len__(self) -> int:
         return len(self._parked)
 
+    def __iter__(self) -> Iterator[Parked]:
+        return iter(tuple(self._parked.values()))
+
     def __getitem__(self, lease: str) -> Parked | None:
         return next((parked for parked in self._parked.values() if parked.lease == lease), None)
 
@@ -175,8 +194,7 @@ class Parking:
         if parked is None or parked.waiting_since is None:
             raise Refusal(INVALID_PARAMS, "requestState belongs to a call that no longer waits; call again without it")
         parked.give(answers)
-        parked.visit = visit
-        parked.waiting_since = None
+        parked.welcome(visit)
         return await self._step(parked)
 
     async def _step(self, parked: Parked) -> Outcome | Wanted:

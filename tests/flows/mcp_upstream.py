@@ -40,7 +40,7 @@ TOOLS = [
     tool("echo", text="string"), tool("ask", who="string"), tool("ask_twice", who="string"),
     tool("sample", text="string"), tool("roots"), tool("progress"), tool("log"), tool("link"), tool("hang"),
     tool("ask_later", who="string"), tool("fail", code="integer", message="string"), tool("die"),
-    tool("withdraw", who="string"), tool("progress_apart"), tool("large", size="integer"), tool("meta"),
+    tool("withdraw", who="string"), tool("progress_apart"), tool("progress_while_asking"), tool("large", size="integer"), tool("meta"),
 ]  # fmt: skip
 
 
@@ -397,6 +397,7 @@ class Turn:
         works = {
             "withdraw": self._withdraw,
             "progress_apart": self._report_apart,
+            "progress_while_asking": self._report_while_asking,
             "die": self._die,
             "sample": self._sample,
         }
@@ -441,6 +442,21 @@ class Turn:
         await self._report("progress")
         await asyncio.sleep(0.1)  # the answer takes another way, and would overtake it
         return "progress"
+
+    async def _report_while_asking(self, args: Message) -> str:
+        """The first step is reported before the question, the second while it is open, the third after the answer."""
+        token = self.params["_meta"]["progressToken"]
+
+        async def report(step: int) -> None:
+            await self.notify("notifications/progress", {"progressToken": token, "progress": step})
+
+        await report(1)
+        answer = asyncio.ensure_future(self.elicit("one", "who are you?"))
+        await self.server.go.wait()
+        await report(2)
+        said = await answer
+        await report(3)
+        return said
 
     async def _standing(self) -> web.StreamResponse:
         return await eventually(lambda: self.server._streams.get(self.key), what="the proxy holds a stream")

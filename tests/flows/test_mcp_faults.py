@@ -364,6 +364,27 @@ async def test_progress_reaches_the_call_that_wants_it_under_its_own_token(kind:
             assert len(notes) == 6
 
 
+async def test_progress_that_a_server_reports_while_a_modern_client_thinks_is_told_when_it_comes_back():
+    async with one_server("legacy") as (house, one), house.client("modern") as client:
+        call = {"name": "progress_while_asking", "arguments": {}, "_meta": {"progressToken": "mine"}}
+        waiting = (await client.request("tools/call", call)).result
+        assert waiting["resultType"] == "input_required"
+        one.go.set()
+        before = house.runtime.door.parking
+        await eventually(lambda: any(parked.unsaid for parked in before), what="the server has reported a second step")
+        answers = {key: {"action": "accept", "content": {"name": "Ada"}} for key in waiting["inputRequests"]}
+        again = {**call, "_meta": {"progressToken": "another"}}
+        back = await client.request(
+            "tools/call", {**again, "requestState": waiting["requestState"], "inputResponses": answers}
+        )
+        assert "Ada" in back.text
+        told = [
+            (note["params"]["progressToken"], note["params"]["progress"])
+            for note in client.heard("notifications/progress")
+        ]
+        assert told == [("mine", 1), ("another", 2), ("another", 3)]
+
+
 @pytest.mark.parametrize("capabilities", [None, {}], ids=["own links", "shared link"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_progress_that_a_server_reports_on_its_standing_stream_finds_its_call(kind: str, capabilities: Any):
