@@ -110,6 +110,8 @@ def _add_routes(app: Quart, runtime: Runtime) -> Tools:
         ("DELETE", "/api/instances/<name>", instances.remove_server),
         ("POST", "/api/instances/<name>/enable", instances.enable),
         ("POST", "/api/instances/<name>/disable", instances.disable),
+        ("GET", "/api/instances/<name>/pins", instances.pins),
+        ("POST", "/api/instances/<name>/pins/approve", instances.approve),
         ("GET", "/api/tools", tools.by_server),
         ("GET", "/api/tools/<server>", tools.of_server),
         ("POST", "/api/call", tools.call_instance),

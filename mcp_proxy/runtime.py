@@ -13,6 +13,7 @@ from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.ids import IdSource, random_id
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import Servers, ServerSpec
+from mcp_proxy.config.pin_file import PinFile
 from mcp_proxy.config.sources import Sources
 from mcp_proxy.config.state import StateStore
 from mcp_proxy.config.watch import ConfigWatch
@@ -27,6 +28,7 @@ from mcp_proxy.core.auth.verifier import TokenVerifier
 from mcp_proxy.core.calls import CallPath
 from mcp_proxy.core.limits import Gate, MemoryRateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.pins import Pins
 from mcp_proxy.core.registry import Registry
 from mcp_proxy.core.retry import RetryBudgets
 from mcp_proxy.gateway.door import McpDoor
@@ -76,10 +78,19 @@ class Runtime:
         def guarded(spec: ServerSpec) -> AddressGuard | None:
             return admission.guard if spec.source == sources.state_source else None
 
+        self.pins = Pins(PinFile(settings.state_dir), default=settings.pin_tools, log=log)
         self.manager = McpClientManager(
-            configured.servers, settings, clock=self.clock, random=randomness, log=log, guarded=guarded
+            configured.servers,
+            settings,
+            clock=self.clock,
+            random=randomness,
+            log=log,
+            guarded=guarded,
+            pins=self.pins,
         )
-        self.registry = Registry(self.manager, sources, store, state, configured, admission=admission, log=log)
+        self.registry = Registry(
+            self.manager, sources, store, state, configured, admission=admission, pins=self.pins, log=log
+        )
         self._watch = ConfigWatch(sources, self.registry.reload)
         self.calls = CallPath(
             manager=self.manager,
@@ -135,6 +146,7 @@ class Runtime:
             self._tasks.spawn(self.keys.watch(), "keys")
         self.manager.start()
         self._tasks.spawn(self._watch.run(), "files with servers")
+        self._tasks.spawn(self.pins.keep(), "pinned tools")
         self.door.start()
 
     async def drain(self) -> None:
@@ -160,6 +172,7 @@ class Runtime:
         await self._tasks.close()
         # Upstreams end first: the calls fail while their callers can still be told that nobody knows the outcome.
         await self.manager.close()
+        await self.pins.flush()
         await self._end_streams()
         await self.door.close()
         await self._streaming.close()

@@ -168,6 +168,11 @@ class Settings(BaseSettings):
         group="Servers",
     )  # fmt: skip
 
+    pin_tools: Switch = _setting(
+        False, "MCP_PROXY_PIN_TOOLS", "hold back tools whose definition changes, until that is approved",
+        flag="--pin-tools", group="Servers",
+    )  # fmt: skip
+
     # Serving
     host: str = _setting("127.0.0.1", "HOST", "address to listen on", flag="--host")
     port: Annotated[int, Field(ge=0, le=65_535)] = _setting(5000, "PORT", "port to listen on", flag="--port")

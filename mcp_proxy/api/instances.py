@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mcp_proxy.api.messages import ApiReply, ApiRequest, reply, string_field
+from mcp_proxy.api.messages import ApiReply, ApiRequest, only_fields, reply, string_field
 from mcp_proxy.base.errors import BAD_REQUEST, SERVER_NOT_FOUND, ProxyError
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.mcp_client_manager import McpClientManager
@@ -75,6 +75,21 @@ class Instances:
         name = request.params["name"]
         await self._registry.switch(name, on=on, principal=principal, if_match=request.if_match)
         return self._shown(name, principal)
+
+    async def pins(self, request: ApiRequest) -> ApiReply:
+        """``GET /api/instances/{name}/pins``: pinned tools, and those that have changed since."""
+        principal = request.caller(Scope.SERVERS_READ)
+        return reply(self._registry.pins(request.params["name"], principal))
+
+    async def approve(self, request: ApiRequest) -> ApiReply:
+        """``POST /api/instances/{name}/pins/approve``: take changed tools as they are now; without a body, all."""
+        principal = request.caller(Scope.SERVERS_WRITE)
+        body = request.json_object(optional=True)
+        only_fields(body, ("tools",))
+        tools = body.get("tools")
+        if tools is not None and not (isinstance(tools, list) and all(isinstance(one, str) for one in tools)):
+            raise ProxyError(BAD_REQUEST, "tools must be a list of names", details={"field": "tools"})
+        return reply({"approved": await self._registry.approve(request.params["name"], tools, principal)})
 
     async def config(self, request: ApiRequest) -> ApiReply:
         """``GET /api/config``: servers as written, settings and problems; secrets masked."""

@@ -96,7 +96,19 @@ _TOOL = _object(
 _GLOBS = _list(_described(STRING, "A glob."))
 _WORDS = _list(STRING)
 _STATE = {"type": "string", "enum": ["connecting", "connected", "degraded", "down", "disabled", "failed"]}
-_RULES = _object(allow=_GLOBS, deny=_GLOBS)
+_OVERRIDE = _object(
+    name=_described(STRING, "What it is called here."),
+    title=STRING,
+    description=STRING,
+    fixed=_described(_map({}), "Arguments that are filled in; callers do not see them."),
+    hidden=_described(_WORDS, "Arguments that nobody can give."),
+)
+_RULES = _object(
+    allow=_GLOBS,
+    deny=_GLOBS,
+    override=_described(_map(_OVERRIDE), "By the server's name for the tool."),
+    pin=_described(BOOLEAN, "Hold back tools whose definition changes, until that is approved."),
+)
 _RETRY = _object(max=INTEGER, idempotent=_GLOBS, trust_annotations=BOOLEAN)
 _ENTRY: dict[str, Schema] = {
     "type": {"type": "string", "description": "How it is reached; found out where it is left out."},
@@ -290,6 +302,20 @@ _SERVER_ROUTES = (
             _INSTANCE, errors=(400, 401, 403, 404, 409, 500), parameters=(_IF_MATCH,), headers=_ETAG,
         )
         for verb, word in (("enable", "on"), ("disable", "off"))
+    ),
+    Route(
+        "GET", "/api/instances/{name}/pins", "servers", "Pinned tools of a server, and those that have changed since",
+        Scope.SERVERS_READ,
+        _object(
+            "pinned", "tools", "held", pinned=BOOLEAN, tools=_map(ANY_OBJECT),
+            held=_map(_object("pinned", "offered", pinned=ANY_OBJECT, offered=ANY_OBJECT)),
+        ),
+        errors=_READ_ONE,
+    ),
+    Route(
+        "POST", "/api/instances/{name}/pins/approve", "servers", "Accept changed tools as they are now",
+        Scope.SERVERS_WRITE, _object("approved", approved=_WORDS), body=_object(closed=True, tools=_WORDS),
+        body_required=False, errors=_CHANGE, description="Without a body, all that are held back.",
     ),
     Route(
         "GET", "/api/config", "servers", "Servers as written, settings and problems, secrets masked",

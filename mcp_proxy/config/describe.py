@@ -9,7 +9,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from mcp_proxy.config.model import ServerSpec
+from mcp_proxy.config.model import ServerSpec, ToolOverride, ToolRules
 
 MASK = "••••"
 _SECRET_FLAG = re.compile(r"--?[\w-]*(?:key|token|secret|passw|auth|header|credential)[\w-]*$", re.IGNORECASE)
@@ -18,7 +18,7 @@ _SECRET_FLAG = re.compile(r"--?[\w-]*(?:key|token|secret|passw|auth|header|crede
 def describe(spec: ServerSpec) -> dict[str, Any]:
     """Canonical keys (what is not set is left out), JSON values only.
 
-    Values of ``env`` and ``headers`` and of a URL's query are masked; where a variable was expanded, its reference is
+    Values of ``env`` and ``headers``, of a URL's query and of filled-in arguments are masked; where a variable was expanded, its reference is
     shown in place of its value.
     """
     shown: dict[str, Any] = {"name": spec.name, "transport": spec.transport.value}
@@ -35,12 +35,31 @@ def describe(spec: ServerSpec) -> dict[str, Any]:
     for key in ("group", "timeout", "connect_timeout", "max_concurrency", "description"):
         if (value := getattr(spec, key)) is not None:
             shown[key] = value
-    shown["tools"] = {"allow": list(spec.tools.allow), "deny": list(spec.tools.deny)}
+    shown["tools"] = _tools(spec.tools)
     shown["retry"] = {
         "max": spec.retry.max,
         "idempotent": list(spec.retry.idempotent),
         "trust_annotations": spec.retry.trust_annotations,
     }
+    return shown
+
+
+def _tools(rules: ToolRules) -> dict[str, Any]:
+    shown: dict[str, Any] = {"allow": list(rules.allow), "deny": list(rules.deny)}
+    if rules.override:
+        shown["override"] = {tool: _override(override) for tool, override in rules.override.items()}
+    if rules.pin is not None:
+        shown["pin"] = rules.pin
+    return shown
+
+
+def _override(override: ToolOverride) -> dict[str, Any]:
+    texts = {"name": override.name, "title": override.title, "description": override.description}
+    shown: dict[str, Any] = {key: value for key, value in texts.items() if value is not None}
+    if override.fixed:
+        shown["fixed"] = dict.fromkeys(override.fixed, MASK)
+    if override.hidden:
+        shown["hidden"] = list(override.hidden)
     return shown
 
 

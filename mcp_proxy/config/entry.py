@@ -1,6 +1,6 @@
 """One server's entry, whichever client wrote it, made into a `ServerSpec`.
 
-Where its server is: `target`; what it is given: `env_headers`; taking keys out: `fields`. Documents: `dialects`.
+Where its server is: `target`; what it is given: `env_headers`; its tools: `tool_rules`; taking keys out: `fields`. Documents: `dialects`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from typing import Any
 
 from mcp_proxy.base.names import RESERVED, fit_name
 from mcp_proxy.config.env_headers import read_env, read_headers
-from mcp_proxy.config.fields import Fields, Note, Refused, quoted, word_list
-from mcp_proxy.config.model import Grade, RetryRules, ServerSpec, ToolRules
+from mcp_proxy.config.fields import Fields, Note, Refused, quoted
+from mcp_proxy.config.model import Grade, RetryRules, ServerSpec
 from mcp_proxy.config.target import TRANSPORT_KEYS, URL_KEYS, read_target
+from mcp_proxy.config.tool_rules import ALLOW_KEYS, DENY_KEYS, read_tool_rules
 
 _STDIO_KEYS = ("args", "env", "environment", "env_vars", "cwd", "working_dir")
 _HEADER_KEYS = ("headers", "http_headers", "env_http_headers", "bearer_token_env_var")
-_ALLOW_KEYS = ("includeTools", "enabled_tools")
-_DENY_KEYS = ("disabledTools", "excludeTools", "disabled_tools")
 _TIMEOUT_KEYS = ("timeout", "timeoutSeconds", "tool_timeout_sec")
 _CONNECT_KEYS = ("connect_timeout", "startup_timeout_sec")
 _RETRY_KEYS = ("max", "idempotent", "trust_annotations")
 _OWN_KEYS = (
-    *("command", *TRANSPORT_KEYS, *URL_KEYS, *_STDIO_KEYS, *_HEADER_KEYS, *_ALLOW_KEYS, *_DENY_KEYS),
+    *("command", *TRANSPORT_KEYS, *URL_KEYS, *_STDIO_KEYS, *_HEADER_KEYS, *ALLOW_KEYS, *DENY_KEYS),
     *(*_TIMEOUT_KEYS, *_CONNECT_KEYS, "disabled", "enabled", "isActive", "tools"),
     *("group", "max_concurrency", "retry", "description", "provider"),
 )
@@ -60,7 +59,7 @@ def read_entry(
         timeout=fields.seconds(*_TIMEOUT_KEYS),
         connect_timeout=fields.seconds(*_CONNECT_KEYS),
         max_concurrency=fields.whole("max_concurrency", 1),
-        tools=_tools(fields),
+        tools=read_tool_rules(fields),
         retry=_retry(fields),
         description=_plain_text(fields, "description"),
         extra={**unused, **_leftover(fields)},
@@ -134,25 +133,6 @@ def _provider(fields: Fields) -> str | None:
         return None
     del fields.left["provider"]
     return given.strip()
-
-
-def _tools(fields: Fields) -> ToolRules:
-    """Allowed and denied tools. An unknown word in ``tools`` refuses: what it forbids would stay open."""
-    found = fields.take("tools", *_ALLOW_KEYS)
-    deny = [glob for key in _DENY_KEYS for glob in fields.words(key) or ()]
-    if found is None:
-        return ToolRules(deny=tuple(deny))
-    key, value = found
-    if key != "tools" or not isinstance(value, dict):
-        return ToolRules(word_list(key, value), tuple(deny))
-    for word in value:
-        if word not in ("allow", "deny"):
-            raise Refused(f"tools.{quoted(word)} is not known; accepted: allow, deny")
-    allow, denied = value.get("allow"), value.get("deny")
-    return ToolRules(
-        ("*",) if allow is None else word_list("tools.allow", allow),
-        (*(() if denied is None else word_list("tools.deny", denied)), *deny),
-    )
 
 
 def _retry(fields: Fields) -> RetryRules:

@@ -27,11 +27,31 @@ def _empty() -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolOverride:
+    """How one tool is shown and called; None leaves what its server says.
+
+    ``fixed``: arguments that are filled in here. ``hidden``: arguments that nobody can give. Callers see neither.
+    """
+
+    name: str | None = None
+    title: str | None = None
+    description: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=_empty, repr=False)
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ToolRules:
-    """Globs over bare tool names; ``deny`` wins over ``allow``."""
+    """Which tools are offered, and how. All names here are the server's own.
+
+    ``allow`` and ``deny``: globs over bare tool names; ``deny`` wins. ``override``: by the tool's name. ``pin``: whether
+    a changed definition is held back until it is approved; None means the program's default.
+    """
 
     allow: tuple[str, ...] = ("*",)
     deny: tuple[str, ...] = ()
+    override: Mapping[str, ToolOverride] = field(default_factory=_empty)
+    pin: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ alone. What the entries mean together with variables and files is `sources`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -81,6 +82,13 @@ class StateStore:
             replace_file(self.path, content)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error.strerror or type(error).__name__}") from None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what a process left that was killed while it wrote: it holds secrets, and would pile up."""
+        for left in self.path.parent.glob(f".{self.path.name}.*"):
+            with suppress(OSError):
+                left.unlink()
 
     def _written(self, state: State) -> bytes:
         """The file's content. Raises `StoreError` for what could not be read back at the next start."""

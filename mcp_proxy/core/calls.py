@@ -231,13 +231,14 @@ class CallPath:
             progress.server = spec.name
             progress.attempts += 1
             attempt = Attempt()
-            sending = Sending(call.method, _own_params(call, route.own_name), call.client, tool)
+            own = None if tool is None else tool.own
+            sending = Sending(call.method, _own_params(call, route.own_name, tool), call.client, own)
             try:
                 fields = await upstream.request(sending, deadline=deadline, attempt=attempt)
             except RpcError as error:
                 raise _rpc_error(error, spec.name, call.client) from None
             except WireError as error:
-                idempotent = tool is None or is_idempotent(tool, spec.retry)
+                idempotent = own is None or is_idempotent(own, spec.retry)
                 tried.append(spec.name)
                 again = progress.attempts <= spec.retry.max and may_retry(error, idempotent=idempotent)
                 if attempt.forwarded and error.phase is not Phase.NOT_SENT:
@@ -315,8 +316,11 @@ def _owners(route: _Route) -> list[_Route]:
     return [_Route(route.own_name, places, route.preferred) for places in owners.values()]
 
 
-def _own_params(call: Call, own_name: str) -> Mapping[str, Any]:
-    """The parameters with the name that the server itself uses."""
+def _own_params(call: Call, own_name: str, tool: Tool | None) -> Mapping[str, Any]:
+    """The parameters as the server itself knows them."""
+    if tool is not None and tool.own is not tool:
+        arguments = tool.completed(call.params.get("arguments") or {})
+        return {**call.params, "name": tool.own.name, "arguments": arguments}
     if own_name == call.name:
         return call.params
     if call.method == "completion/complete":

@@ -115,7 +115,8 @@ class Fleet:
         try:
             await upstream.bulkhead.wait_empty(self._drain)
         finally:
-            actor.cancel()
+            if not actor.cancelling():  # a second time would cut short the orderly end of its child
+                actor.cancel()
             await asyncio.wait([actor])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mcp_proxy.base.clock import Clock
@@ -19,9 +19,10 @@ from mcp_proxy.config.describe import describe
 from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec, Transport
 from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.auth.principal import Principal
+from mcp_proxy.core.catalog.control import Control
 from mcp_proxy.core.catalog.item import Prompt
 from mcp_proxy.core.catalog.naming import decide
-from mcp_proxy.core.catalog.offer import Offer
+from mcp_proxy.core.catalog.offer import Offer, Withheld
 from mcp_proxy.core.catalog.resolve import (
     Named,
     Owners,
@@ -35,6 +36,7 @@ from mcp_proxy.core.catalog.snapshot import Catalog, build
 from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.events import Listener
 from mcp_proxy.core.fleet import Changes, Fleet
+from mcp_proxy.core.pins import Pins
 from mcp_proxy.core.upstream.client import PROXY, Client
 from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.guardian import Guardian
@@ -69,8 +71,13 @@ class McpClientManager:
         random: Callable[[], float],
         log: Logger,
         guarded: Callable[[ServerSpec], AddressGuard | None] = lambda _: None,
+        pins: Pins | None = None,
     ) -> None:
-        """``guarded``: the guard of the addresses that a server may be reached at, for servers that have one."""
+        """``guarded``: the guard of the addresses that a server may be reached at, for servers that have one.
+
+        ``pins``: what holds changed tools back; None: nothing does.
+        """
+        self._pins = pins
         self._settings = settings
         self._clock = clock
         self._random = random
@@ -89,6 +96,9 @@ class McpClientManager:
         self._stale = True
         self._built_of: tuple[tuple[ServerSpec, Offer], ...] = ()
         self._variants: dict[str, Catalog] = {}
+        self._controls: dict[str, Control] = {}
+        self._ruled_out: dict[str, tuple[Withheld, ...]] = {}
+        """What the operator's rules withhold, by server."""
         self.listeners: list[Listener] = []
 
     @property
@@ -101,6 +111,9 @@ class McpClientManager:
         self.refused, self.findings = servers.refused, servers.findings
         changes = self._fleet.apply(servers.specs)
         self._specs = self._fleet.specs
+        for gone in changes.removed:
+            self._controls.pop(gone, None)
+            self._ruled_out.pop(gone, None)
         if changes:
             self._all_settled = False
             self._changed()
@@ -183,8 +196,30 @@ class McpClientManager:
             listener.client_told(key, upstream.spec, message)
 
     def _build(self, client: Client, revision: int) -> Catalog:
-        offers = [(one.spec, one.offer_to(client)) for one in self._fleet if not one.spec.disabled]
+        offers = [self._controlled(one, client) for one in self._fleet if not one.spec.disabled]
         return build(offers, self._policy, revision)
+
+    def _controlled(self, upstream: Upstream, client: Client) -> tuple[ServerSpec, Offer]:
+        """What the operator lets pass of what a server offers."""
+        spec, offer = upstream.spec, upstream.offer_to(client)
+        control = self._controls.get(spec.name)
+        if control is None or control.rules != spec.tools:
+            control = self._controls[spec.name] = Control(spec.tools)
+        tools, withheld = control.apply(offer.tools, self._pins.held(spec, offer.tools) if self._pins else ())
+        if client is PROXY:
+            self._report_withheld(spec.name, withheld)
+        return spec, replace(offer, tools=tools)
+
+    def _report_withheld(self, server: str, withheld: tuple[Withheld, ...]) -> None:
+        for one in withheld:
+            if one not in self._ruled_out.get(server, ()):
+                self._log.warning("withheld", server=server, kind=one.kind, name=one.name, reason=one.reason)
+        self._ruled_out[server] = withheld
+
+    def refresh(self) -> None:
+        """What is decided about tools has changed: the catalogue is made anew."""
+        self._built_of = ()
+        self._changed()
 
     # Clients
 
@@ -410,7 +445,7 @@ class McpClientManager:
 
     def _withheld(self, upstream: Upstream) -> Iterable[dict[str, str]]:
         """What clients are not shown of a server's offer, and why."""
-        for one in upstream.withheld:
+        for one in (*upstream.withheld, *self._ruled_out.get(upstream.spec.name, ())):
             yield {"kind": one.kind, "name": one.name, "reason": one.reason}
         for conflict in self.catalog.conflicts:
             if conflict.hidden == upstream.spec.name:

@@ -7,12 +7,14 @@ changes nothing. Where servers are written is `config.sources`, what the API kee
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import wraps
 from hashlib import sha256
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, UNPROCESSABLE, ProxyError
 from mcp_proxy.base.json import encode
+from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import MASK, describe
 from mcp_proxy.config.model import ServerSpec
 from mcp_proxy.config.sources import Configured, Origin, Problem, Sources
@@ -20,7 +22,23 @@ from mcp_proxy.config.state import State, StateStore, StoreError
 from mcp_proxy.core.admission import Admission
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.pins import Pins
 from mcp_proxy.telemetry.logs import Logger
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _to_its_end(
+    change: Callable[Concatenate[Registry, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[Registry, P], Coroutine[Any, Any, R]]:
+    """A change that has begun is finished though its asker leaves: half of one could undo the next, which was answered."""
+
+    @wraps(change)
+    async def whole(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.shield(self._changes.spawn(change(self, *args, **kwargs), change.__name__))
+
+    return whole
 
 
 class Registry:
@@ -35,6 +53,7 @@ class Registry:
         configured: Configured,
         *,
         admission: Admission,
+        pins: Pins,
         log: Logger,
     ) -> None:
         self._manager = manager
@@ -43,8 +62,10 @@ class Registry:
         self._state = state
         self._configured = configured
         self._admission = admission
+        self._pins = pins
         self._log = log
         self._lock = asyncio.Lock()
+        self._changes = TaskSet(self._failed)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -85,8 +106,14 @@ class Registry:
                 replaced=changes.replaced,
             )
 
+    def _failed(self, name: str, error: BaseException) -> None:
+        """A refusal is the asker's to hear; for anything else it may have left."""
+        if not isinstance(error, ProxyError):
+            self._log.error("task_failed", task=name, reason=f"{type(error).__name__}: {error}")
+
     # What the API asks for
 
+    @_to_its_end
     async def add(self, entries: Mapping[str, Any], principal: Principal) -> tuple[str, ...]:
         """Add servers, all or none. Raises `ProxyError`: 409 for a name that is taken, 403, 422 naming the field."""
         specs = await self._admitted(entries)
@@ -99,13 +126,16 @@ class Registry:
             await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
         return tuple(spec.name for spec in specs)
 
+    @_to_its_end
     async def remove(self, name: str, principal: Principal, if_match: str | None = None) -> None:
         """Remove a server that the API added. Raises `ProxyError`: 404; 409 for one of a file, or one that was changed."""
         async with self._lock:
             self._own(name, principal, if_match, "removed")
             servers = {other: entry for other, entry in self._state.servers.items() if other != name}
             await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
+            await self._pins.forget(name)
 
+    @_to_its_end
     async def patch(
         self, name: str, patch: Mapping[str, Any], principal: Principal, if_match: str | None = None
     ) -> None:
@@ -125,6 +155,7 @@ class Registry:
             await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
         return None
 
+    @_to_its_end
     async def switch(self, name: str, *, on: bool, principal: Principal, if_match: str | None = None) -> None:
         """Switch any server on or off; what a file says of it is overlaid, not rewritten. Raises `ProxyError`."""
         async with self._lock:
@@ -144,6 +175,22 @@ class Registry:
                 if on == any(spec.disabled for spec in configured.servers.specs if spec.name == name):
                     (enabled if on else disabled).add(name)  # where it is written, the opposite stands
             await self._commit(State(state.revision + 1, servers, frozenset(disabled), frozenset(enabled)))
+
+    # Pinned tools
+
+    def pins(self, name: str, principal: Principal) -> dict[str, Any]:
+        """What is pinned of a server's tools, and what is held back; see `Pins.describe`. Raises `ProxyError`: 404."""
+        return self._pins.describe(self._check(name, principal, None))
+
+    @_to_its_end
+    async def approve(self, name: str, tools: Sequence[str] | None, principal: Principal) -> tuple[str, ...]:
+        """Accept tools that are held back as they are now, all of them or those named. Raises `ProxyError`: 404, 409."""
+        self._check(name, principal, None)
+        async with self._lock:
+            approved = await self._pins.approve(name, tools)
+        self._log.info("tools_approved", server=name, tools=approved)
+        self._manager.refresh()
+        return approved
 
     async def _commit(self, state: State) -> None:
         """Keep the state, then let it take effect: what is answered has survived a crash."""
@@ -217,7 +264,8 @@ class Registry:
 
 def etag(spec: ServerSpec) -> str:
     """Equal as long as a server is configured the same (RFC 9110 §8.8.3, quoted)."""
-    secrets = [dict(spec.env), dict(spec.headers), spec.url, list(spec.args)]
+    fixed = [dict(override.fixed) for override in spec.tools.override.values()]
+    secrets = [dict(spec.env), dict(spec.headers), spec.url, list(spec.args), fixed]
     return f'"{sha256(encode([describe(spec), secrets])).hexdigest()[:16]}"'
 
 

@@ -451,12 +451,12 @@ class Turn:
             await self.notify("notifications/progress", {"progressToken": token, "progress": step})
 
         await report(1)
-        answer = asyncio.ensure_future(self.elicit("one", "who are you?"))
-        await self.server.go.wait()
-        await report(2)
-        said = await answer
+        async with asyncio.TaskGroup() as group:
+            said = group.create_task(self.elicit("one", "who are you?"))
+            await self.server.go.wait()
+            await report(2)
         await report(3)
-        return said
+        return said.result()
 
     async def _standing(self) -> web.StreamResponse:
         return await eventually(lambda: self.server._streams.get(self.key), what="the proxy holds a stream")

@@ -78,6 +78,7 @@ def test_an_empty_variable_counts_as_not_set(empty: str) -> None:
 
 MALFORMED = {
     "JWT_ALGORITHM": "none", "MCP_PROXY_JWT_MAX_TTL": "soon", "MCP_PROXY_NO_AUTH": "maybe", "MCP_PROXY_NAMING": "Auto",
+    "MCP_PROXY_PIN_TOOLS": "maybe",
     "MCP_PROXY_SEPARATOR": "/", "PORT": "http", "MCP_PROXY_DRAIN_DELAY": "-1", "MCP_PROXY_DRAIN_TIMEOUT": "0",
     "MCP_PROXY_MAX_BODY": "4MiB", "MCP_PROXY_MAX_RESULT": "1", "MCP_PROXY_CALL_TIMEOUT": "601",
     "MCP_PROXY_CONNECT_TIMEOUT": "nan", "MCP_PROXY_MAX_INFLIGHT": "0", "MCP_PROXY_MAX_INFLIGHT_PER_UPSTREAM": "1.5",

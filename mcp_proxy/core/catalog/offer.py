@@ -14,6 +14,15 @@ Definitions = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """Something that a server offers and that is not passed on. ``kind`` is the field of its list."""
+
+    kind: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What one server lists, in its order; no name twice within one kind."""
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
-from mcp_proxy.config.model import ServerSpec, ToolRules
+from mcp_proxy.config.model import ServerSpec
 from mcp_proxy.core.catalog.item import Prompt, Resource, Template
 from mcp_proxy.core.catalog.names import Entry, ItemT, NameTable, grouped, strangers, tabulate
 from mcp_proxy.core.catalog.naming import NamingPolicy
@@ -65,11 +64,9 @@ class Catalog:
 
 
 def build(servers: Iterable[tuple[ServerSpec, Offer]], policy: NamingPolicy, revision: int) -> Catalog:
-    """The catalogue of these servers, in their order. A server's tool rules hide tools, and nothing else."""
+    """The catalogue of these servers, in their order; what the operator's rules withhold is no longer in the offers."""
     offers = list(servers)
-    tools = tabulate(
-        [Entry(tool, spec) for spec, offer in offers for tool in offer.tools if _offered(tool.name, spec.tools)], policy
-    )
+    tools = tabulate([Entry(tool, spec) for spec, offer in offers for tool in offer.tools], policy)
     prompts = tabulate([Entry(prompt, spec) for spec, offer in offers for prompt in offer.prompts], policy)
     resources = _resource_table(
         [Entry(resource, spec) for spec, offer in offers for resource in offer.resources],
@@ -82,11 +79,6 @@ def build(servers: Iterable[tuple[ServerSpec, Offer]], policy: NamingPolicy, rev
         *_of_owners("template", resources.by_template),
     )
     return Catalog(revision, tools, prompts, resources, conflicts)
-
-
-def _offered(name: str, rules: ToolRules) -> bool:
-    allowed = any(fnmatchcase(name, glob) for glob in rules.allow)
-    return allowed and not any(fnmatchcase(name, glob) for glob in rules.deny)
 
 
 def _resource_table(resources: Sequence[Entry[Resource]], templates: Sequence[Entry[Template]]) -> ResourceTable:

@@ -19,7 +19,16 @@ _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
 class Tool(Item):
-    """A tool. ``definition`` is the server's own object and is not changed."""
+    """A tool. ``definition`` is what callers are shown: the server's own object, unless the operator overrides it."""
+
+    @property
+    def own(self) -> Tool:
+        """The tool as its server knows it, where it is shown otherwise."""
+        return self
+
+    def completed(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments as the server gets them."""
+        return arguments
 
     @cached_property
     def _validator(self) -> jsonschema_rs.Validator | None:

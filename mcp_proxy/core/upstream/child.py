@@ -102,11 +102,17 @@ class Child(asyncio.SubprocessProtocol):
         """Close stdin, then SIGTERM, then SIGKILL for the whole group; helpers it left behind go as well."""
         if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.close()
-        await self._wait(_GRACE)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if not self._signal(number):
-                break
-            await self._group_gone(_GRACE)
+        try:
+            await self._wait(_GRACE)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if not self._signal(number):
+                    break
+                await self._group_gone(_GRACE)
+        except asyncio.CancelledError:
+            # Closing would kill one that still lives: that is left to the guardian, which gives it time.
+            if self._transport is not None and self._transport.get_returncode() is not None:
+                self._transport.close()
+            raise
         if self._transport is not None:
             self._transport.close()
         self._end("stopped")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mcp_proxy.base.json import MAX_DEPTH, deeper_than
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.catalog.mirrored import fault as mirrored_fault
-from mcp_proxy.core.catalog.offer import Offer
+from mcp_proxy.core.catalog.offer import Offer, Withheld
 from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.core.upstream.link import LISTS
 
@@ -19,15 +18,6 @@ _FAILED_FOR = 30.0
 """Seconds for which a listing that failed is not tried again."""
 Definitions = dict[str, list[dict[str, Any]]]
 """Definitions by the field of their list: ``tools``, ``prompts``, ``resources``, ``resourceTemplates``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Withheld:
-    """Something that a server offers and that cannot be passed on. ``kind`` is the field of its list."""
-
-    kind: str
-    name: str
-    reason: str
 
 
 def sift(listed: Mapping[str, list[dict[str, Any]]], *, mirrors: bool) -> tuple[Definitions, tuple[Withheld, ...]]:

@@ -17,7 +17,7 @@ from mcp_proxy.base.json import Fields
 from mcp_proxy.base.protocol import UNSUPPORTED_VERSION
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
-from mcp_proxy.core.catalog.offer import Offer, adopt_offer
+from mcp_proxy.core.catalog.offer import Offer, Withheld, adopt_offer
 from mcp_proxy.core.upstream.backoff import Backoff
 from mcp_proxy.core.upstream.breaker import Breaker, BreakerState
 from mcp_proxy.core.upstream.bulkhead import Bulkhead
@@ -28,7 +28,7 @@ from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.followed import Followed
 from mcp_proxy.core.upstream.link import Link
-from mcp_proxy.core.upstream.listing import Profiles, Withheld, sift
+from mcp_proxy.core.upstream.listing import Profiles, sift
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.own_links import OwnLinks
 from mcp_proxy.core.upstream.terms import Era, Terms

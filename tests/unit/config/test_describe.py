@@ -33,6 +33,17 @@ def test_a_started_server_is_shown_in_canonical_keys() -> None:
     }
 
 
+def test_rules_for_tools_are_shown_without_the_arguments_that_are_filled_in() -> None:
+    override = {"name": "find", "fixed": {"key": "s3cret"}, "hidden": ["debug"]}
+    shown = describe(spec({"command": "x", "tools": {"override": {"search": override}, "pin": False}}))
+    assert shown["tools"] == {
+        "allow": ["*"],
+        "deny": [],
+        "override": {"search": {"name": "find", "fixed": {"key": MASK}, "hidden": ["debug"]}},
+        "pin": False,
+    }
+
+
 def test_a_called_server_is_shown_with_what_was_set() -> None:
     entry = {
         "type": "http",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mcp_proxy.config.dialects import parse_servers
-from mcp_proxy.config.model import Finding, RetryRules, ServerSpec, ToolRules, Transport
+from mcp_proxy.config.model import Finding, RetryRules, ServerSpec, ToolOverride, ToolRules, Transport
 
 ENVIRON = {"HOST": "h.example", "LINES": "a\nb", "EMPTY": "", "TOKEN": "s3cret"}
 
@@ -122,6 +122,20 @@ def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str) -> None:
         ({"command": "x", "tools": {"alow": ["a"]}}, "tools.alow is not known"),
         ({"command": "x", "tools": {"deny": "a"}}, "tools.deny must be a list"),
         ({"command": "x", "disabledTools": "a"}, "disabledTools must be a list"),
+        ({"command": "x", "tools": {"pin": "yes"}}, "tools.pin must be true or false"),
+        ({"command": "x", "tools": {"override": []}}, "tools.override must be an object"),
+        ({"command": "x", "tools": {"override": {"a": "b"}}}, "tools.override.a must be an object"),
+        ({"command": "x", "tools": {"override": {"a": {"nam": "b"}}}}, "tools.override.a.nam is not known"),
+        ({"command": "x", "tools": {"override": {"a": {"name": "b c"}}}}, "tools.override.a.name must be 1 to 128"),
+        ({"command": "x", "tools": {"override": {"a": {"name": 1}}}}, "tools.override.a.name must be text"),
+        ({"command": "x", "tools": {"override": {"a": {"title": []}}}}, "tools.override.a.title must be text"),
+        ({"command": "x", "tools": {"override": {"a": {"fixed": ["b"]}}}}, "tools.override.a.fixed must be an object"),
+        ({"command": "x", "tools": {"override": {"a": {"hidden": "b"}}}}, "tools.override.a.hidden must be a list"),
+        ({"command": "x", "tools": {"override": {"a": {"fixed": {"k": "${NONE}"}}}}}, "tools.override.a.fixed.k"),
+        (
+            {"command": "x", "tools": {"override": {"a": {"name": "c"}, "b": {"name": "c"}}}},
+            "a and b get the same name",
+        ),
         ({"command": "x", "includeTools": ["a"], "enabled_tools": ["b"]}, "say the same thing twice"),
         ({"command": "x", "group": 5}, "group must be text"),
         ({"command": "x", "group": "mcp"}, "reserved"),
@@ -263,6 +277,20 @@ def test_one_switch_that_says_off_is_enough(switches: dict[str, Any], disabled: 
 )
 def test_tools_are_allowed_and_denied(rules: dict[str, Any], allow: tuple[str, ...], deny: tuple[str, ...]) -> None:
     assert read({"command": "x", **rules})[0].tools == ToolRules(allow, deny)
+
+
+def test_tools_are_shown_otherwise_and_pinned() -> None:
+    fixed = {"repo": "${HOST}/x", "limit": 5, "deep": {"text": "${HOST}"}, "none": None}
+    override = {"name": "find", "title": "Find", "description": "d", "fixed": fixed, "hidden": ["debug"]}
+    rules = read({"command": "x", "tools": {"override": {"search": override}, "pin": True}})[0].tools
+    filled = {**fixed, "repo": "h.example/x"}
+    assert rules.override == {"search": ToolOverride("find", "Find", "d", filled, ("debug",))}
+    assert rules.pin is True
+
+
+def test_a_variable_in_a_filled_in_argument_is_not_expanded_when_it_came_over_the_api() -> None:
+    entry = {"command": "x", "tools": {"override": {"a": {"fixed": {"k": "${TOKEN}"}}}}}
+    assert read(entry, None)[0].tools.override["a"].fixed == {"k": "${TOKEN}"}
 
 
 def test_the_remaining_keys_are_read() -> None:

@@ -31,6 +31,13 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert StateStore(tmp_path / "new" / "state").load() == FULL
 
 
+def test_what_a_killed_process_left_half_written_goes_with_the_next_save(tmp_path: Path) -> None:
+    (tmp_path / ".servers.json.x1y2z3").write_text('{"version": 1, "ser')
+    (tmp_path / ".revoked.json.x1y2z3").write_text("of another file")
+    StateStore(tmp_path).save(FULL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".revoked.json.x1y2z3", "servers.json"]
+
+
 def test_only_the_owner_can_read_the_file_and_the_directory(tmp_path: Path) -> None:
     store = StateStore(tmp_path / "state")
     store.save(State())

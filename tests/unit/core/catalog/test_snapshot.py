@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_proxy.config.model import ToolRules
 from mcp_proxy.core.catalog.naming import decide
 from mcp_proxy.core.catalog.offer import Offer
 from mcp_proxy.core.catalog.snapshot import Catalog, Conflict, build
@@ -54,23 +53,6 @@ def test_a_group_is_listed_once_and_found_by_group_and_member() -> None:
     assert owners(catalog, "s2.find") == ["s2"]
 
 
-@pytest.mark.parametrize(
-    ("rules", "offered"),
-    [
-        (ToolRules(), ["read", "write", "rm"]),
-        (ToolRules(allow=("r*",)), ["read", "rm"]),
-        (ToolRules(deny=("rm",)), ["read", "write"]),
-        (ToolRules(allow=("r*",), deny=("rm",)), ["read"]),
-        (ToolRules(allow=("READ",)), []),
-        (ToolRules(allow=()), []),
-    ],
-)
-def test_allow_and_deny_decide_what_is_offered_and_deny_wins(rules: ToolRules, offered: list[str]) -> None:
-    catalog = catalogue(with_tools(server("fs", tools=rules), "read", "write", "rm"))
-    assert [entry.name for entry in catalog.tools.entries] == offered
-    assert sorted(catalog.tools.by_bare) == sorted(offered)
-
-
 def test_a_shortened_name_finds_its_tool() -> None:
     catalog = catalogue(with_tools(server("s"), "t" * 100, "t" * 101), separator="__")
     for shown in catalog.tools.shown:
@@ -106,16 +88,6 @@ def test_prompts_are_named_by_the_same_rules_apart_from_tools() -> None:
     assert [one.name for one in catalog.tools.shown] == ["add", "ask"]
     assert [one.name for one in catalog.prompts.shown] == ["first__ask", "second__ask"]
     assert [entry.server for entry in catalog.prompts.by_full["second.ask"]] == ["second"]
-
-
-def test_tool_rules_hide_tools_only() -> None:
-    spec = server("s", tools=ToolRules(allow=()))
-    everything = Offer((tool("a"),), (prompt("a"),), (resource("a:1"),), (template("a:{b}"),))
-    catalog = build([(spec, everything)], decide("always", ".", 2), 1)
-    assert catalog.tools.shown == ()
-    assert [one.name for one in catalog.prompts.shown] == ["s.a"]
-    assert [entry.name for entry in catalog.resources.resources] == ["a:1"]
-    assert [entry.name for entry in catalog.resources.templates] == ["a:{b}"]
 
 
 # Resources

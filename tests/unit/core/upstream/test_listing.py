@@ -10,10 +10,10 @@ import pytest
 
 from mcp_proxy.base.json import MAX_DEPTH
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.core.catalog.offer import Offer
+from mcp_proxy.core.catalog.offer import Offer, Withheld
 from mcp_proxy.core.upstream import listing as listing_module
 from mcp_proxy.core.upstream.client import PROXY, Client
-from mcp_proxy.core.upstream.listing import Definitions, Profiles, Withheld, sift
+from mcp_proxy.core.upstream.listing import Definitions, Profiles, sift
 from mcp_proxy.core.upstream.terms import Era
 from tests.unit.core.fakes import tool
 from tests.unit.core.upstream.wires import begun, turns
