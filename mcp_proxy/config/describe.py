@@ -32,7 +32,7 @@ def describe(spec: ServerSpec) -> dict[str, Any]:
     if spec.cwd is not None:
         shown["cwd"] = spec.written.get("cwd", spec.cwd)
     shown["disabled"] = spec.disabled
-    for key in ("group", "timeout", "connect_timeout", "max_concurrency", "description"):
+    for key in ("provider", "group", "timeout", "connect_timeout", "max_concurrency", "description"):
         if (value := getattr(spec, key)) is not None:
             shown[key] = value
     shown["tools"] = _tools(spec.tools)

@@ -7,6 +7,7 @@ them and keeps the catalogue. Deciding is done without I/O.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -377,8 +378,11 @@ class McpClientManager:
         return unknown[0] if unknown and len(unknown) == len(members) else None
 
     def _prefix(self, method: str, principal: Principal) -> str | None:
-        """The server or group whose full name for some tool ``method`` looks like, if there is one."""
-        owners = [(owner, spec) for spec in self.specs.values() for owner in filter(None, (spec.name, spec.group))]
+        """The server, group or provider whose full name for some tool ``method`` looks like, if there is one."""
+        specs = self.specs.values()
+        sole = {provider for provider, times in Counter(spec.provider for spec in specs).items() if times == 1}
+        owners = [(owner, spec) for spec in specs for owner in (spec.name, spec.group) if owner]
+        owners += [(spec.provider, spec) for spec in specs if spec.provider and spec.provider in sole]
         for owner, spec in owners:
             if method.startswith((f"{owner}.", f"{owner}__")) and principal.sees_server(spec.name, spec.group):
                 return owner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -72,7 +72,7 @@ class Clash(Generic[ItemT]):
 class NameTable(Generic[ItemT]):
     """All entries in the servers' order, what is listed of them, and entries by name.
 
-    ``by_full`` has the names with a server or group in front, and shown names that are neither these nor bare ones;
+    ``by_full`` has the names with a server, a group or a provider in front, and shown names that are neither these nor bare ones;
     ``by_shown`` the entries of the namespace that is listed under the name (the members of a group).
     """
 
@@ -90,7 +90,8 @@ def tabulate(entries: Sequence[Entry[ItemT]], policy: NamingPolicy) -> NameTable
     named = name_all(policy, list(listings))
     by_shown = {one.name: members for one, members in zip(named, listings.values(), strict=True)}
     by_bare = grouped((entry.name, entry) for entry in entries)
-    by_full = grouped((name, entry) for entry in entries for name in _full_names(entry))
+    taken = {owner for entry in entries for owner in (entry.server, entry.spec.group)}
+    by_full = grouped((name, entry) for entry in entries for name in _full_names(entry, taken))
     for name, members in by_shown.items():
         if name not in by_full and name not in by_bare:
             by_full[name] = members
@@ -104,9 +105,11 @@ def tabulate(entries: Sequence[Entry[ItemT]], policy: NamingPolicy) -> NameTable
     )
 
 
-def _full_names(entry: Entry[ItemT]) -> list[str]:
-    owners = [entry.server, entry.spec.group] if entry.spec.group else [entry.server]
-    return [f"{owner}{separator}{entry.name}" for owner in owners for separator in SEPARATORS]
+def _full_names(entry: Entry[ItemT], taken: Set[str | None]) -> list[str]:
+    """The names with an owner in front. A provider that is called like a server or a group is none."""
+    spec = entry.spec
+    owners = [spec.name, spec.group, None if spec.provider in taken else spec.provider]
+    return [f"{owner}{separator}{entry.name}" for owner in owners if owner for separator in SEPARATORS]
 
 
 def grouped(pairs: Iterable[tuple[KeyT, Entry[ItemT]]]) -> dict[KeyT, tuple[Entry[ItemT], ...]]:

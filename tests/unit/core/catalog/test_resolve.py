@@ -351,3 +351,29 @@ def test_a_server_is_found_with_its_mates() -> None:
 def test_a_group_is_found_without_preference() -> None:
     named = find_server("search", GROUP.specs, ANYBODY)
     assert ([spec.name for spec in named.members], named.preferred) == (["s1", "s2"], None)
+
+
+# Providers
+
+ACME = World(
+    (server("one", provider="acme"), [ADD]),
+    (server("two", provider="zoo"), [ADD]),
+    (server("three", provider="zoo"), [FIND]),
+    (server("four", provider="one"), [FIND]),
+)
+
+
+@pytest.mark.parametrize(("method", "at"), [("acme.add", None), ("acme__add", None), ("add", "acme")])
+def test_a_provider_of_one_server_is_another_name_for_it(method: str, at: str | None) -> None:
+    assert ACME.where(method, at)[0] == ["one"]
+
+
+def test_a_provider_of_several_servers_names_none_of_them() -> None:
+    assert ACME.refuses("find", "zoo").kind is SERVER_NOT_FOUND
+    ambiguous = World((server("a", provider="zoo"), [ADD]), (server("b", provider="zoo"), [ADD])).refuses("zoo.add")
+    assert (ambiguous.kind, ambiguous.details["candidates"]) == (AMBIGUOUS_TOOL, ["a.add", "b.add"])
+
+
+def test_a_servers_own_name_wins_over_a_provider_that_is_called_so() -> None:
+    assert ACME.where("add", "one")[0] == ["one"]
+    assert ACME.refuses("one.find").kind is TOOL_NOT_FOUND
