@@ -17,6 +17,8 @@ _SOFT = (
     "group", "replica_set", "timeout", "tools", "retry", "description", "extra", "written", "source", "provider",
 )  # fmt: skip
 """What can change without the connection noticing."""
+_AT_ONCE, _BREATH = 8, 0.005
+"""How many connections are begun in one step at the start, and seconds between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,17 @@ class Fleet:
         return {name: upstream.spec for name, upstream in self._upstreams.items()}
 
     def start(self) -> None:
-        """Begin to connect, all at once, in the background."""
+        """Begin to connect, in the background."""
         self._started = True
-        for upstream in self._upstreams.values():
-            self._begin(upstream)
+        self._tasks.spawn(self._begin_all(), "begin upstreams")
+
+    async def _begin_all(self) -> None:
+        """All within a moment, but not in one step: whoever asks for something meanwhile is answered."""
+        for position, upstream in enumerate(self):
+            if position % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(_BREATH)
+            if self._upstreams.get(upstream.spec.name) is upstream and upstream not in self._actors:
+                self._begin(upstream)
 
     def apply(self, specs: Iterable[ServerSpec]) -> Changes:
         """Make the servers these, at once; what takes time goes on behind it. Untouched ones notice nothing.
