@@ -32,6 +32,8 @@ Not a ping frame: ASGI knows none, and Hypercorn's own hold up the end of connec
 """
 STALLED = 60.0
 """Seconds that a client may take for reading one message."""
+HURRIED = 1.0
+"""The same once its connection is to end: within what a stop leaves for it."""
 
 PING = encode({"event": "ping"})
 STOPPING = (1001, "the service is stopping")
@@ -68,17 +70,16 @@ class LiveLog:
         asked, last = read_query(scope["query_string"])
         seconds = None if principal.expires is None else principal.expires - self._clock.time()
         with self._feed.reading(self._wanted(asked, principal), last) as reader:
+            writer = _Writer(send)
 
             def end() -> None:
                 reader.end(at_once=not self._stopping)
-
-            def answer(message: Message) -> bytes:
-                return self._answer(message, reader, request)
+                writer.hurry()
 
             with self._streams.open(end, principal), calling_after(seconds, end):
-                if await self._serve(scope, receive, send, reader, answer):
-                    code, reason = STOPPING if self._stopping else NOT_ACCEPTED
-                    await send({"type": "websocket.close", "code": code, "reason": reason})
+                await writer.accept(scope)
+                if await self._serve(receive, reader, writer, request):
+                    await writer.close(*(STOPPING if self._stopping else NOT_ACCEPTED))
 
     def end_where(self, revoked: Callable[[Principal], bool]) -> None:
         """End the connections of callers whose token is no longer good."""
@@ -89,10 +90,8 @@ class LiveLog:
         self._stopping = True
         await self._streams.close()
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, reader: Reader, answer: Callable[[Message], bytes]
-    ) -> bool:
-        """Accept, and go on until the reader has ended; whether the client is still there then."""
+    async def _serve(self, receive: Receive, reader: Reader, writer: _Writer, request: ApiRequest) -> bool:
+        """Go on until the reader has ended; whether the client is still there then."""
         gone = False
 
         async def listen() -> None:
@@ -100,36 +99,18 @@ class LiveLog:
             try:
                 while (message := await receive())["type"] != "websocket.disconnect":
                     if message["type"] == "websocket.receive":
-                        reader.put(answer(message))
+                        reader.put(self._answer(message, reader, request))
                 gone = True
             finally:
                 reader.end(at_once=True)
 
-        offered = SUBPROTOCOL in (scope.get("subprotocols") or ())
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None, "headers": []})
         tasks = TaskSet(self._on_error)
         tasks.spawn(listen(), "live log")
         try:
-            await self._write(reader, send)
+            await writer.pump(reader, self._keep_alive)
         finally:
             await tasks.close()
         return not gone
-
-    async def _write(self, reader: Reader, send: Send) -> None:
-        """Send what the reader gets until it has ended. Raises `ClientGone` when the client does not read."""
-        while True:
-            try:
-                message = await reader.next(self._keep_alive)
-            except TimeoutError:
-                message = PING
-            if message is None:
-                return
-            try:
-                async with asyncio.timeout(STALLED):
-                    await send({"type": "websocket.send", "text": message.decode()})
-            except TimeoutError:
-                raise ClientGone("the client does not read its messages") from None
-            await asyncio.sleep(0)  # A long backlog must not hold up everybody else.
 
     def _answer(self, message: Message, reader: Reader, request: ApiRequest) -> bytes:
         """What a client's message is answered; a filter in it is in force from then on."""
@@ -146,3 +127,48 @@ class LiveLog:
             return asked.passes(line) and may_see(principal, line, self._group_of)
 
         return wanted
+
+
+class _Writer:
+    """What is sent on one connection. Methods that send raise `ClientGone` when the client does not read."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._patience = STALLED
+        self._sending: asyncio.Timeout | None = None
+
+    async def accept(self, scope: Scope) -> None:
+        """Accept the handshake, with the subprotocol where it is offered."""
+        offered = SUBPROTOCOL in (scope.get("subprotocols") or ())
+        await self._within({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None, "headers": []})
+
+    async def pump(self, reader: Reader, keep_alive: float) -> None:
+        """Send what the reader gets until it has ended."""
+        while True:
+            try:
+                message = await reader.next(keep_alive)
+            except TimeoutError:
+                message = PING
+            if message is None:
+                return
+            await self._within({"type": "websocket.send", "text": message.decode()})
+            await asyncio.sleep(0)  # A long backlog must not hold up everybody else.
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send the end."""
+        await self._within({"type": "websocket.close", "code": code, "reason": reason})
+
+    def hurry(self) -> None:
+        """It is about to end: wait no longer for a client that does not read."""
+        self._patience = HURRIED
+        if self._sending is not None:
+            self._sending.reschedule(asyncio.get_running_loop().time() + HURRIED)
+
+    async def _within(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._patience) as self._sending:
+                await self._send(message)
+        except TimeoutError:
+            raise ClientGone("the client does not read its messages") from None
+        finally:
+            self._sending = None

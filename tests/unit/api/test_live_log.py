@@ -39,6 +39,7 @@ class Client:
 
     def __init__(self, who: str = "ada", **claims: Any) -> None:
         self.sent: list[Message] = []
+        self.stuck = False
         self.reading = asyncio.Event()
         self.reading.set()
         self.incoming: asyncio.Queue[Message] = asyncio.Queue()
@@ -50,6 +51,7 @@ class Client:
         }  # fmt: skip
 
     async def send(self, message: Message) -> None:
+        self.stuck = not self.reading.is_set()
         await self.reading.wait()
         self.sent.append(message)
 
@@ -180,6 +182,24 @@ async def test_a_client_that_is_behind_is_told_what_it_missed_and_holds_nobody_u
         [told] = [text for text in slow.texts if text["event"] == "lines_dropped"]
         assert told["count"] + len(slow.texts) - 1 == 5000
         assert len(slow.texts) < 2100
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_log, "HURRIED", 0.02)
+    async with place() as one:
+        clients = [Client(token_id="doomed"), Client(token_id="other")]
+        revoked, stopped = [await one.enter(client) for client in clients]
+        for client in clients:
+            client.reading.clear()
+        one.feed.put(b'{"event": "a"}')
+        await eventually(lambda: all(client.stuck for client in clients))
+        one.ws.end_where(lambda principal: principal.token_id == "doomed")
+        with pytest.raises(ClientGone):
+            await ended(revoked)
+        async with asyncio.timeout(1):
+            await one.ws.close()
+        with pytest.raises(ClientGone):
+            await ended(stopped)
 
 
 async def test_a_client_that_reads_nothing_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
