@@ -96,7 +96,11 @@ class Registry:
 
     def _apply(self, configured: Configured) -> None:
         self._configured = configured
+        known = set(self._manager.refused)
         changes = self._manager.apply(configured.servers)
+        for refused in configured.servers.refused:
+            if refused not in known:
+                self._log.warning("server_refused", server=refused.name, source=refused.source, reason=refused.reason)
         if changes:
             self._log.info(
                 "servers_changed",
@@ -144,6 +148,8 @@ class Registry:
 
         Servers of files can only be switched on and off.
         """
+        # What `GET` shows beside the entry may come back with it.
+        patch = {key: value for key, value in patch.items() if key not in ("source", "origin")}
         if set(patch) <= {"disabled", "isActive", "enabled"} and patch:
             off = _switched_off(patch)
             return await self.switch(name, on=not off, principal=principal, if_match=if_match)
@@ -213,9 +219,7 @@ class Registry:
             await asyncio.to_thread(self._store.save, state)
         except StoreError as error:
             self._log.error("state_not_kept", reason=str(error))
-            raise ProxyError(
-                CONFLICT, "the change could not be kept in the state directory; nothing was changed"
-            ) from None
+            raise ProxyError(CONFLICT, f"the change could not be kept, and nothing was changed: {error}") from None
         self._state = state
         self._report(configured)
         self._apply(configured)

@@ -162,3 +162,18 @@ async def test_who_may_only_read_sees_pins_and_approves_nothing():
         narrow = make_token(servers=["other"], scope="admin")
         for method, path in (("GET", "/api/instances/one/pins"), ("POST", "/api/instances/one/pins/approve")):
             assert (await house.inside.request(method, path, token=narrow)).status == 404
+
+
+async def test_tools_are_pinned_as_soon_as_they_are_listed_though_nobody_looks():
+    async with controlled(pin=True) as (house, one):
+        await eventually(
+            lambda: house.inside.app.runtime.pins.describe(house.runtime.manager.specs["one"])["tools"],
+            what="the tools are pinned",
+        )
+        one.tools = [{**tool("meta"), "description": "New."}]
+        await one.announce()
+        await eventually(lambda: _held(house.inside), what="the change is held back")
+
+
+async def _held(inside: Inside) -> bool:
+    return bool((await inside.get("/api/instances/one/pins")).json["held"])
