@@ -12,7 +12,7 @@ from functools import wraps
 from hashlib import sha256
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, UNPROCESSABLE, ProxyError
+from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, TOOL_NOT_FOUND, UNPROCESSABLE, ProxyError
 from mcp_proxy.base.json import encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import MASK, describe
@@ -189,14 +189,23 @@ class Registry:
 
     def pins(self, name: str, principal: Principal) -> dict[str, Any]:
         """What is pinned of a server's tools, and what is held back; see `Pins.describe`. Raises `ProxyError`: 404."""
-        return self._pins.describe(self._check(name, principal, None))
+        spec = self._check(name, principal, None)
+        shown = self._pins.describe(spec)
+        for part in ("tools", "held"):
+            shown[part] = {
+                tool: one for tool, one in shown[part].items() if principal.sees_tool(tool, name, spec.group)
+            }
+        return shown
 
     @_to_its_end
     async def approve(self, name: str, tools: Sequence[str] | None, principal: Principal) -> tuple[str, ...]:
         """Accept tools that are held back as they are now, all of them or those named. Raises `ProxyError`: 404, 409."""
-        self._check(name, principal, None)
+        held = self.pins(name, principal)["held"]
+        for tool in tools or ():
+            if tool not in held:
+                raise ProxyError(TOOL_NOT_FOUND, f"{name} has no tool {tool[:200]!r} that is held back")
         async with self._lock:
-            approved = await self._pins.approve(name, tools)
+            approved = await self._pins.approve(name, list(held) if tools is None else tools)
         self._log.info("tools_approved", server=name, tools=approved)
         self._manager.refresh()
         return approved
