@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from mcp_proxy.base.errors import StartError
+from mcp_proxy.base.quote import quote
 
 MIB = 1024 * 1024
 DOORS = ("rest", "mcp", "sse", "ws")
@@ -490,11 +491,16 @@ def _explain(
             continue
         row = rows[str(problem["loc"][0])]
         name = row.flag if row.field in flags and row.flag else row.env
-        given = "" if row.secret else f" is {str(values.get(row.field))[:80]!r}"
+        given = "" if row.secret else f" is {quote(_as_given(values.get(row.field)))}"
         wanted = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         wanted = _ACCEPTED.get(problem["type"], wanted)
         lines.append(f"{name}{given}; accepted: {wanted} ({row.help})")
     return "; ".join(dict.fromkeys(lines))
+
+
+def _as_given(value: object) -> str:
+    """Lists come from flags that were given several times; in a variable they stand with commas."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _warnings(settings: Settings, merged: Mapping[str, str], table: Iterable[SettingInfo]) -> Iterable[str]:

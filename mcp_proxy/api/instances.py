@@ -9,7 +9,7 @@ from mcp_proxy.api.messages import ApiReply, ApiRequest, only_fields, reply, str
 from mcp_proxy.base.errors import BAD_REQUEST, SERVER_NOT_FOUND, ProxyError
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.mcp_client_manager import McpClientManager
-from mcp_proxy.core.registry import Registry, etag
+from mcp_proxy.core.registry import Registry, etag, pins_tag
 from mcp_proxy.settings import Settings, shown_settings
 
 
@@ -79,7 +79,8 @@ class Instances:
     async def pins(self, request: ApiRequest) -> ApiReply:
         """``GET /api/instances/{name}/pins``: pinned tools, and those that have changed since."""
         principal = request.caller(Scope.SERVERS_READ)
-        return reply(self._registry.pins(request.params["name"], principal))
+        found = self._registry.pins(request.params["name"], principal)
+        return _tagged(reply(found), pins_tag(found))
 
     async def approve(self, request: ApiRequest) -> ApiReply:
         """``POST /api/instances/{name}/pins/approve``: take changed tools as they are now; without a body, all."""
@@ -89,7 +90,8 @@ class Instances:
         tools = body.get("tools")
         if tools is not None and not (isinstance(tools, list) and all(isinstance(one, str) for one in tools)):
             raise ProxyError(BAD_REQUEST, "tools must be a list of names", details={"field": "tools"})
-        return reply({"approved": await self._registry.approve(request.params["name"], tools, principal)})
+        approved = await self._registry.approve(request.params["name"], tools, principal, request.if_match)
+        return reply({"approved": approved})
 
     async def config(self, request: ApiRequest) -> ApiReply:
         """``GET /api/config``: servers as written, settings and problems; secrets masked."""
@@ -119,5 +121,9 @@ class Instances:
         if spec is None:
             return reply(row, status)
         config = next(one for one in self._registry.config(principal) if one["name"] == name)
-        made = reply({**row, "config": config}, status)
-        return ApiReply(made.status, made.body, ((b"etag", etag(spec).encode()),))
+        unmatched = [{"rule": one.rule, "name": one.name} for one in self._manager.unmatched(name)]
+        return _tagged(reply({**row, "config": config, "unmatched": unmatched}, status), etag(spec))
+
+
+def _tagged(made: ApiReply, tag: str) -> ApiReply:
+    return ApiReply(made.status, made.body, ((b"etag", tag.encode()),))

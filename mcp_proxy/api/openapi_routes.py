@@ -96,6 +96,9 @@ _TOOL = _object(
 _GLOBS = _list(_described(STRING, "A glob."))
 _WORDS = _list(STRING)
 _STATE = {"type": "string", "enum": ["connecting", "connected", "degraded", "down", "disabled", "failed"]}
+_KIND = {"type": "string", "enum": ["tools", "prompts", "resources", "resourceTemplates"]}
+_RULE = {"type": "string", "enum": ["allow", "deny", "override"]}
+_UNMATCHED = _list(_object("rule", "name", rule=_RULE, name=STRING))
 _OVERRIDE = _object(
     name=_described(STRING, "What it is called here."),
     title=STRING,
@@ -180,7 +183,7 @@ SCHEMAS: Mapping[str, Schema] = {
             last_error=_or_null(STRING),
             latency_ms=_or_null(NUMBER),
             source=_described(STRING, "Where it is configured."),
-            withheld=_list(_object("kind", "name", "reason", kind=STRING, name=STRING, reason=STRING)),
+            withheld=_list(_object("kind", "name", "reason", kind=_KIND, name=STRING, reason=STRING)),
         ),
     },
     "Instance": {
@@ -188,6 +191,10 @@ SCHEMAS: Mapping[str, Schema] = {
         "allOf": [
             {"type": "object", "required": ["name", "state"], "properties": {"name": STRING, "state": _STATE}},
             {"type": "object", "properties": {"origin": STRING, "args": _WORDS, "env": _map(STRING), "cwd": STRING}},
+            {
+                "type": "object",
+                "properties": {"unmatched": _described(_UNMATCHED, "Rules that mean none of its tools.")},
+            },
         ],
     },
     "ServerEntry": {
@@ -307,15 +314,19 @@ _SERVER_ROUTES = (
         "GET", "/api/instances/{name}/pins", "servers", "Pinned tools of a server, and those that have changed since",
         Scope.SERVERS_READ,
         _object(
-            "pinned", "tools", "held", pinned=BOOLEAN, tools=_map(ANY_OBJECT),
-            held=_map(_object("pinned", "offered", pinned=ANY_OBJECT, offered=ANY_OBJECT)),
+            "pinned", "tools", "held", pinned=BOOLEAN, tools=_map(_list(ANY_OBJECT)),
+            held=_map(_object("pinned", "offered", pinned=_list(ANY_OBJECT), offered=_list(ANY_OBJECT))),
         ),
-        errors=_READ_ONE,
+        errors=_READ_ONE, headers={"ETag": "Equal as long as the same is found; for If-Match when approving it."},
+        description="Definitions as they are approved, and as they are offered instead, by the server's names of tools.",
     ),
     Route(
         "POST", "/api/instances/{name}/pins/approve", "servers", "Accept changed tools as they are now",
         Scope.SERVERS_WRITE, _object("approved", approved=_WORDS), body=_object(closed=True, tools=_WORDS),
         body_required=False, errors=_CHANGE, description="Without a body, all that are held back.",
+        parameters=(
+            Parameter("If-Match", "The ETag of the pins that were looked at: 409 when they have changed since.", "header"),
+        ),
     ),
     Route(
         "GET", "/api/config", "servers", "Servers as written, settings and problems, secrets masked",

@@ -23,6 +23,8 @@ def default_text(value: object) -> str:
             return "on" if value else "off"
         case tuple():
             return ",".join(map(str, value))
+        case float() if value.is_integer():
+            return str(int(value))
         case _:
             return str(value)
 

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mcp_proxy.base.errors import StartError
+from mcp_proxy.base.quote import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ async def _http(where: Where, method: str, path: str, body: Mapping[str, Any] | 
     import aiohttp
 
     if not where.url.startswith(("http://", "https://")):
-        raise StartError(f"--url must begin with http:// or https://, and is {where.url[:80]!r}")
+        raise StartError(f"--url must begin with http:// or https://, and is {quote(where.url)}")
     headers = {"Authorization": f"Bearer {where.token}"} if where.token else {}
     try:
         async with (

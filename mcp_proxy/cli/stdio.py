@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +20,8 @@ _EXAMPLE = """\
     "command": "mcp-proxy-api",
     "args": ["stdio", "--config", "/path/to/mcp.json", "--separator", "__"]
   }}}"""
+_LISTENING = frozenset({"host", "auto_port", "admin_port", "doors", "allow_host", "cors_origin", "certfile", "keyfile"})
+"""What says how to listen, and says nothing where nobody does."""
 _SHARED = frozenset(row.field for row in setting_table() if row.flag is not None) - {"port"}
 
 
@@ -32,7 +36,8 @@ _SHARED = frozenset(row.field for row in setting_table() if row.flag is not None
     "--port",
     default=None,
     help="Serve the HTTP doors on this port (auto: any that is free) as well, in the same process. Without this flag "
-    "nothing listens, whatever PORT says.",
+    "nothing listens, whatever PORT says, and flags about listening (--auto-port, --host, --doors, …) are ignored with "
+    "a warning.",
 )
 def stdio(**flags: Any) -> None:
     """Serve MCP on stdin and stdout, to the client that starts this program, until it closes stdin.
@@ -48,6 +53,7 @@ def stdio(**flags: Any) -> None:
     plan = plan_serving(loaded.settings, loaded.environ)
     if not listens:
         plan = Plan(_without_tokens(plan.settings), plan.servers, plan.demo)
+        loaded = replace(loaded, warnings=(*loaded.warnings, *_ignored(flags)))
     # Everything above is quick to fail; the web stack is loaded once it is needed.
     from mcp_proxy.app import create_app
     from mcp_proxy.base.tasks import TaskSet
@@ -80,6 +86,14 @@ def stdio(**flags: Any) -> None:
     if not listens:
         log.info("serving", doors=["stdio"])
     run(app, plan.settings, listening if listens else None, stdio=door)
+
+
+def _ignored(flags: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is to be said of flags that only count with --port. Variables are shared with ``serve`` and go unmentioned."""
+    named = [row.flag for row in setting_table() if row.flag and row.field in _LISTENING and flags[row.field]]
+    if not named:
+        return ()
+    return (f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} ignored: without --port nothing listens",)
 
 
 def _without_tokens(settings: Settings) -> Settings:

@@ -17,6 +17,7 @@ import click
 
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.ids import random_id
+from mcp_proxy.base.quote import quote
 from mcp_proxy.core.auth.mint import mint, signing_key
 from mcp_proxy.core.auth.principal import DEFAULT_SCOPES, Scope
 from mcp_proxy.core.auth.revocation import RevocationError
@@ -71,7 +72,7 @@ def parse_ttl(text: str) -> int:
     """Seconds from ``90``, ``90s``, ``15m``, ``1h``, ``7d``. Raises `StartError`."""
     match = _TTL.fullmatch(text.strip())
     if match is None:
-        raise StartError(f"--ttl {text[:32]!r} is not a time; accepted: 90, 90s, 15m, 1h, 7d")
+        raise StartError(f"--ttl {quote(text, 32)} is not a time; accepted: 90, 90s, 15m, 1h, 7d")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -82,7 +83,7 @@ def _words(values: Sequence[str], separators: str) -> list[str] | None:
 
 def _rate(text: str | None) -> int | None:
     if text is not None and not re.fullmatch(r"[0-9]{1,9}", text):
-        raise StartError(f"--rate {text[:32]!r} is not a number of calls a minute")
+        raise StartError(f"--rate {quote(text, 32)} is not a number of calls a minute")
     return None if text is None else int(text)
 
 

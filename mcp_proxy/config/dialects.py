@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_proxy.base.names import fit_name
+from mcp_proxy.base.quote import quote
 from mcp_proxy.config.entry import nearest, read_entry, switched_off
 from mcp_proxy.config.fields import Refused, quoted
 from mcp_proxy.config.model import ConfigError, Finding, Grade, RefusedServer, Servers, ServerSpec
@@ -88,7 +89,7 @@ class _Reading:
         if written is None:
             return self._refuse(name, "has no name")
         if written != name:
-            note("name", Grade.APPROXIMATE, f"{written[:64]!a} does not fit and is called {name!r}")
+            note("name", Grade.APPROXIMATE, f"{quote(written, 64)} does not fit and is called {name!r}")
         if not isinstance(entry, dict):
             return self._refuse(name, "must be an object")
         if (inner := _own_name(entry)) is not None and inner != written:
@@ -182,7 +183,7 @@ def _fitted(entries: _Named, source: str) -> Iterator[tuple[str | None, str, obj
     for position, (written, entry) in enumerate(entries, 1):
         fitted = "" if written is None else fit_name(written)
         name = fitted or f"unnamed-{position}"
-        said = ascii(written[:64]) if written and fitted else f"entry {position}, which has no name,"
+        said = quote(written, 64) if written and fitted else f"entry {position}, which has no name,"
         if (other := seen.get(name)) is not None:
             same = f"the server {said} is written twice"
             raise ConfigError(source, same if other == said else f"{other} and {said} would both be called {name!r}")

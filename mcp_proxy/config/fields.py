@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mcp_proxy.base.quote import quote
 from mcp_proxy.config.expand import ExpandError, expand
 from mcp_proxy.config.model import Grade
 
@@ -169,7 +170,7 @@ def is_number(value: object) -> bool:
 
 def quoted(text: str) -> str:
     """A name out of somebody's file, fit for one line; in quotes unless it is plain."""
-    return text if re.fullmatch(r"[\w.-]{1,64}", text, re.ASCII) else ascii(text[:64])
+    return text if re.fullmatch(r"[\w.-]{1,64}", text, re.ASCII) else quote(text, 64)
 
 
 def _passable(text: str) -> bool:

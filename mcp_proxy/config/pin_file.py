@@ -12,9 +12,15 @@ from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.json import encode
 from mcp_proxy.config.state import StoreError
 
-_VERSION = 1
-Pinned = dict[str, dict[str, dict[str, Any]]]
-"""Definitions by the names of server and tool."""
+_VERSION = 2
+_READABLE = (1, _VERSION)
+Definition = Mapping[str, Any]
+Pinned = dict[str, dict[str, Definition | list[Definition]]]
+"""By the names of server and tool: the definitions that are approved, oldest first.
+
+One that stands alone, not in a list, is from a file of version 1, which did not keep ``_meta``. Such a pin is written as
+it was read until its tool is seen again.
+"""
 
 
 class PinFile:
@@ -52,9 +58,16 @@ class PinFile:
 
 
 def _is_pins(document: Any) -> bool:
-    if not isinstance(document, dict) or document.get("version") != _VERSION:
+    if not isinstance(document, dict) or document.get("version") not in _READABLE:
         return False
     servers = document.get("servers")
     return isinstance(servers, dict) and all(
-        isinstance(tools, dict) and all(isinstance(one, dict) for one in tools.values()) for tools in servers.values()
+        isinstance(tools, dict) and all(_is_pin(one, document["version"]) for one in tools.values())
+        for tools in servers.values()
     )
+
+
+def _is_pin(value: Any, version: int) -> bool:
+    if isinstance(value, dict):
+        return True
+    return version > 1 and isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_proxy.base.names import name_from_url
+from mcp_proxy.base.quote import quote
 from mcp_proxy.config.address import transport_of, url_fault
 from mcp_proxy.config.describe import shown_url
 from mcp_proxy.config.dialects import parse_servers, refuse_group_clashes
@@ -103,6 +104,6 @@ def _replicas(urls: Iterable[str]) -> Iterator[ServerSpec]:
 def _from_url(variable: str, url: str, replica_set: str | None, place: str = "") -> ServerSpec:
     if fault := url_fault(url):
         # A URL with a user name in it may hold a password anywhere.
-        given = "the URL" if "@" in url else f"{shown_url(url)[:80]!a}"
+        given = "the URL" if "@" in url else quote(shown_url(url))
         raise ConfigError(variable, f"{place}{given} {fault}; accepted: http://host:port/path or https://…")
     return ServerSpec(name_from_url(url), transport_of(url), variable, url=url, replica_set=replica_set)

@@ -16,6 +16,7 @@ from typing import Any
 from mcp_proxy.base.atomic_file import replace_file
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.json import encode
+from mcp_proxy.base.quote import quote
 from mcp_proxy.config.model import ConfigError
 from mcp_proxy.config.reading import MAX_FILE, read_document
 from mcp_proxy.config.syntax import refuse_depth
@@ -143,7 +144,7 @@ def _fault(document: Any) -> str | None:
     if missing := next(iter(sorted(_KEYS - document.keys())), None):
         return f"{missing} is missing"
     if unknown := next(iter(sorted(document.keys() - _KEYS)), None):
-        return f"{unknown[:64]!a} is not known"
+        return f"{quote(unknown, 64)} is not known"
     revision, servers = document["revision"], document["servers"]
     if not isinstance(revision, int) or isinstance(revision, bool) or revision < 0:
         return "revision must be a whole number, 0 or more"

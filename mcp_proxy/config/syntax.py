@@ -6,6 +6,7 @@ What the document means is `dialects`. Errors say the line and repeat names at m
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import tomllib
@@ -14,6 +15,8 @@ from typing import Any
 
 import json5
 
+from mcp_proxy.base.quote import quote
+from mcp_proxy.config.fields import quoted
 from mcp_proxy.config.model import ConfigError
 
 MAX_DEPTH = 64
@@ -33,6 +36,7 @@ _TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
 _NOT_LINE_END = re.compile(r"[^\n]")
 _JSON5_PLACE = re.compile(r"<string>:(\d+) (.*)", re.DOTALL)
 _TOML_PLACE = re.compile(r"(.*) \(at line (\d+), column \d+\)", re.DOTALL)
+_TOML_KEY = re.compile(r"(Cannot [a-z ]+ )(\(.*\))(.*)", re.DOTALL)
 _TOML_END = re.compile(r"(.*) \(at end of document\)", re.DOTALL)
 
 
@@ -61,13 +65,20 @@ def parse_toml(text: str, source: str) -> Any:
         document = tomllib.loads(text)
     except ValueError as error:
         if place := _TOML_PLACE.fullmatch(str(error)):
-            raise ConfigError(source, f"is not TOML: {place[1]}", int(place[2])) from None
-        reason = end[1] if (end := _TOML_END.fullmatch(str(error))) else "a number is too long"
+            raise ConfigError(source, f"is not TOML: {_toml_fault(place[1])}", int(place[2])) from None
+        reason = _toml_fault(end[1]) if (end := _TOML_END.fullmatch(str(error))) else "a number is too long"
         raise ConfigError(source, f"is not TOML: {reason}", text.count("\n") + 1) from None
     except RecursionError:
         raise ConfigError(source, _TOO_DEEP) from None
     refuse_depth(document, source)
     return document
+
+
+def _toml_fault(said: str) -> str:
+    """The parser shows the parts of a key as the tuple it keeps them in; people write them with dots."""
+    if (found := _TOML_KEY.fullmatch(said)) is None:
+        return said
+    return f"{found[1]}{'.'.join(map(quoted, ast.literal_eval(found[2])))}{found[3]}"
 
 
 def refuse_depth(document: object, source: str) -> None:
@@ -122,10 +133,10 @@ def _not_json(text: str, source: str, error: ValueError, strict: ValueError) -> 
 def _repeated(text: str, source: str, key: str) -> ConfigError:
     places = _find_repeated(text)
     if places is None:
-        return ConfigError(source, f"the key {key[:64]!a} stands twice in one object")
+        return ConfigError(source, f"the key {quote(key, 64)} stands twice in one object")
     key, first, second = places
     lines = f"line {first}" if first == second else f"lines {first} and {second}"
-    return ConfigError(source, f"the key {key[:64]!a} stands twice in one object, in {lines}", second)
+    return ConfigError(source, f"the key {quote(key, 64)} stands twice in one object, in {lines}", second)
 
 
 def _find_repeated(text: str) -> tuple[str, int, int] | None:

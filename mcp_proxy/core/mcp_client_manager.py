@@ -20,7 +20,7 @@ from mcp_proxy.config.describe import describe
 from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec, Transport
 from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.auth.principal import Principal
-from mcp_proxy.core.catalog.control import Control
+from mcp_proxy.core.catalog.control import Control, Unmatched, unmatched
 from mcp_proxy.core.catalog.item import Prompt
 from mcp_proxy.core.catalog.naming import decide
 from mcp_proxy.core.catalog.offer import Offer, Withheld
@@ -100,6 +100,8 @@ class McpClientManager:
         self._controls: dict[str, Control] = {}
         self._ruled_out: dict[str, tuple[Withheld, ...]] = {}
         """What the operator's rules withhold, by server."""
+        self._idle: dict[str, tuple[Unmatched, ...]] = {}
+        """Rules that no tool is meant by, as they were last reported, by server."""
         self.listeners: list[Listener] = []
 
     @property
@@ -115,6 +117,9 @@ class McpClientManager:
         for gone in changes.removed:
             self._controls.pop(gone, None)
             self._ruled_out.pop(gone, None)
+            self._idle.pop(gone, None)
+        for name in changes.changed:
+            self._report_unmatched(self._fleet[name])
         if changes:
             self._all_settled = False
             self._changed()
@@ -150,8 +155,11 @@ class McpClientManager:
 
     def changed(self, upstream: Upstream) -> None:
         """See `upstream.Watcher.changed`."""
-        if self._pins is not None:  # what is seen first counts, not what somebody first looks at
-            self._pins.held(upstream.spec, upstream.offer.tools)
+        name = upstream.spec.name
+        if name in self._fleet and self._fleet[name] is upstream:  # one that has been removed ends its calls yet
+            if self._pins is not None:  # what is seen first counts, not what somebody first looks at
+                self._pins.held(upstream.spec, upstream.offer.tools)
+            self._report_unmatched(upstream)
         self._changed()
 
     def _changed(self) -> None:
@@ -205,19 +213,47 @@ class McpClientManager:
     def _controlled(self, upstream: Upstream, client: Client) -> tuple[ServerSpec, Offer]:
         """What the operator lets pass of what a server offers."""
         spec, offer = upstream.spec, upstream.offer_to(client)
+        control = self._control(spec)
+        kind = (client.profile, client.key if upstream.kind_of(client) != client.profile else None)
+        tools, withheld = control.apply(offer.tools, self._pins.held(spec, offer.tools, kind) if self._pins else ())
+        if client is PROXY:
+            self._report_withheld(spec.name, withheld)
+        else:
+            control.meets(offer.tools)
+        return spec, replace(offer, tools=tools)
+
+    def _control(self, spec: ServerSpec) -> Control:
         control = self._controls.get(spec.name)
         if control is None or control.rules != spec.tools:
             control = self._controls[spec.name] = Control(spec.tools)
-        tools, withheld = control.apply(offer.tools, self._pins.held(spec, offer.tools) if self._pins else ())
-        if client is PROXY:
-            self._report_withheld(spec.name, withheld)
-        return spec, replace(offer, tools=tools)
+        return control
 
     def _report_withheld(self, server: str, withheld: tuple[Withheld, ...]) -> None:
         for one in withheld:
             if one not in self._ruled_out.get(server, ()):
                 self._log.warning("withheld", server=server, kind=one.kind, name=one.name, reason=one.reason)
         self._ruled_out[server] = withheld
+
+    def _report_unmatched(self, upstream: Upstream) -> None:
+        if upstream.terms is None:
+            return  # what was said holds until it is connected again
+        found = self.unmatched(upstream.spec.name)
+        fresh = set(found) - set(self._idle.get(upstream.spec.name, ()))
+        self._idle[upstream.spec.name] = found
+        if fresh:
+            rules = {rule: [one.name for one in found if one.rule == rule] for rule in ("allow", "deny", "override")}
+            shown = {rule: names for rule, names in rules.items() if names}
+            self._log.warning("rules_unmatched", server=upstream.spec.name, **shown)
+
+    def unmatched(self, server: str) -> tuple[Unmatched, ...]:
+        """Rules for tools that none of the server's tools is meant by; () while it is not connected."""
+        upstream = self._fleet[server]
+        if upstream.terms is None:
+            return ()
+        names = {tool.name for tool in upstream.offer.tools}
+        names |= {one.name for one in upstream.withheld if one.kind == "tools"}
+        met = self._control(upstream.spec).met
+        return tuple(one for one in unmatched(upstream.spec.tools, names) if one not in met)
 
     def refresh(self) -> None:
         """What is decided about tools has changed: the catalogue is made anew."""
@@ -268,6 +304,8 @@ class McpClientManager:
         """A client has left: the links that were its own end."""
         for upstream in self._fleet:
             upstream.forget_client(key)
+        if self._pins is not None:
+            self._pins.left(key)
 
     def tell(self, key: str, method: str) -> None:
         """Pass on a client's notification without parameters to the servers that it has links of its own with."""

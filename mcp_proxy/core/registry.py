@@ -18,13 +18,17 @@ from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import MASK, describe
 from mcp_proxy.config.model import RefusedServer, ServerSpec
 from mcp_proxy.config.sources import Configured, Origin, Problem, Sources
+from mcp_proxy.config.spelling import respelled
 from mcp_proxy.config.state import State, StateStore, StoreError
 from mcp_proxy.core.admission import Admission
 from mcp_proxy.core.auth.principal import Principal
+from mcp_proxy.core.catalog.control import offered_name
 from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.pins import Pins
 from mcp_proxy.telemetry.logs import Logger
 
+_BY_TOOL = ("tools", "held")
+"""The parts of `Pins.describe` that go by tool."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -155,8 +159,9 @@ class Registry:
             return await self.switch(name, on=not off, principal=principal, if_match=if_match)
         async with self._lock:
             entry = self._own(name, principal, if_match, "changed")
-            merged = _merged(entry, patch)
+            merged = _merged(respelled(entry, patch), patch)
             _refuse_rename(name, merged)
+            merged.pop("name", None)  # it is the entry's place that names it
             await self._admitted({name: merged})
             servers = {**self._state.servers, name: merged}
             state = State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled)
@@ -188,24 +193,41 @@ class Registry:
     # Pinned tools
 
     def pins(self, name: str, principal: Principal) -> dict[str, Any]:
-        """What is pinned of a server's tools, and what is held back; see `Pins.describe`. Raises `ProxyError`: 404."""
+        """What is pinned of the tools that the caller may see, and what is held back; see `Pins.describe`.
+
+        Tools go by their server's names. Raises `ProxyError`: 404.
+        """
         spec = self._check(name, principal, None)
-        shown = self._pins.describe(spec)
-        for part in ("tools", "held"):
-            shown[part] = {
-                tool: one for tool, one in shown[part].items() if principal.sees_tool(tool, name, spec.group)
-            }
-        return shown
+
+        def sees(tool: str) -> bool:
+            shown = offered_name(tool, spec.tools)
+            return shown is not None and principal.sees_tool(shown, name, spec.group)
+
+        found = self._pins.describe(spec)
+        return {**found, **{part: {tool: one for tool, one in found[part].items() if sees(tool)} for part in _BY_TOOL}}
 
     @_to_its_end
-    async def approve(self, name: str, tools: Sequence[str] | None, principal: Principal) -> tuple[str, ...]:
-        """Accept tools that are held back as they are now, all of them or those named. Raises `ProxyError`: 404, 409."""
-        held = self.pins(name, principal)["held"]
+    async def approve(
+        self, name: str, tools: Sequence[str] | None, principal: Principal, if_match: str | None = None
+    ) -> tuple[str, ...]:
+        """Accept tools that are held back as they are now, all of them or those named; returns which.
+
+        ``if_match``: the `pins_tag` of what was looked at. Raises `ProxyError`: 404; 409 also when that has changed.
+        """
+        found = self.pins(name, principal)
+        if if_match is not None and if_match.strip() not in ("*", pins_tag(found)):
+            text = f"what {name} lists has changed since it was read; read it again"
+            raise ProxyError(CONFLICT, text, details={"server": name})
+        held = found["held"]
         for tool in tools or ():
             if tool not in held:
                 raise ProxyError(TOOL_NOT_FOUND, f"{name} has no tool {tool[:200]!r} that is held back")
+        # These very definitions: while this waits, the server may list others, which nobody has approved.
+        accepted = {tool: held[tool]["offered"] for tool in (held if tools is None else tools)}
         async with self._lock:
-            approved = await self._pins.approve(name, list(held) if tools is None else tools)
+            self._check(name, principal, None)
+            await self._pins.approve(name, accepted)
+        approved = tuple(accepted)
         self._log.info("tools_approved", server=name, tools=approved)
         self._manager.refresh()
         return approved
@@ -293,6 +315,11 @@ class Registry:
             for spec in self._manager.specs.values()
             if principal.sees_server(spec.name, spec.group)
         ]
+
+
+def pins_tag(found: Mapping[str, Any]) -> str:
+    """Equal as long as `Registry.pins` finds the same (RFC 9110 §8.8.3, quoted)."""
+    return f'"{sha256(encode(found)).hexdigest()[:16]}"'
 
 
 def etag(spec: ServerSpec) -> str:

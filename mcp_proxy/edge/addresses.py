@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from mcp_proxy.base.errors import BAD_REQUEST, ORIGIN_NOT_ALLOWED, UNKNOWN_HOST, ProxyError, StartError
+from mcp_proxy.base.quote import quote
 from mcp_proxy.edge.respond import closing, refuse
 from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
 
@@ -163,7 +164,7 @@ def check_hosts(allow_host: Iterable[str]) -> frozenset[Authority]:
 def refuse_open_doors(host: str, *, no_auth: bool) -> None:
     """Without tokens only this machine may call. Raises `StartError`."""
     if no_auth and not is_loopback_bind(host):
-        text = f"--no-auth is for loopback binds only, and HOST is {host!r}; use tokens, or 127.0.0.1"
+        text = f"--no-auth is for loopback binds only, and HOST is {quote(host)}; use tokens, or 127.0.0.1"
         raise StartError(text)
 
 
@@ -171,7 +172,9 @@ def _allowed(entry: str) -> Authority:
     bracketed = f"[{entry}]" if entry.count(":") > 1 and not entry.startswith("[") else entry
     authority = parse_authority(bracketed)
     if authority is None:
-        raise StartError(f"MCP_PROXY_ALLOW_HOST is {entry[:80]!r}; accepted: host names, with or without a port")
+        raise StartError(
+            f"--allow-host (MCP_PROXY_ALLOW_HOST) is {quote(entry)}; accepted: host names, with or without a port"
+        )
     return authority
 
 

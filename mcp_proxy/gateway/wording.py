@@ -5,6 +5,7 @@ What an upstream answered passes as it is, apart from what one hop says to the n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ _HOP_FIELDS = frozenset({"resultType", "ttlMs", "cacheScope"})
 _PRIVATE = Raw(b'"private"')
 _OWN_META = Raw(encode({META_SERVER_INFO: PROXY_INFO}))
 _OWN_INFO = Raw(encode(PROXY_INFO))
+_REST_HINT = re.compile(r"; (?:GET|POST|PUT|PATCH|DELETE) /(\S*) [^;'\"]*\Z")
+_SAME_HERE = {"tools/list": "; tools/list lists them"}
+"""Addresses of the REST door that name what is a method of MCP, too."""
 
 
 def result(request_id: RequestId, fields: Mapping[str, Any], method: str, era: Era) -> Answer:
@@ -93,8 +97,17 @@ def error(request_id: RequestId, failure: ProxyError, era: Era, trace: str, meth
     if failure.retry_after is not None:
         data["retry_after"] = failure.retry_after
     if failure.kind is INSUFFICIENT_SCOPE:
-        return _error(request_id, code, failure.message, data, 403, tuple(error_headers(failure)))
-    return _error(request_id, code, failure.message, data, http_status(code) if era is Era.MODERN else 200)
+        return _error(request_id, code, said(failure), data, 403, tuple(error_headers(failure)))
+    return _error(request_id, code, said(failure), data, http_status(code) if era is Era.MODERN else 200)
+
+
+def said(failure: ProxyError) -> str:
+    """The message of an error, for a client that speaks MCP.
+
+    Messages end with what to do next, and are written for the REST door: an address there is of no use to a client
+    that has only methods, so that it becomes the method that does the same, or is left out.
+    """
+    return _REST_HINT.sub(lambda found: _SAME_HERE.get(found[1], ""), failure.message)
 
 
 def fault(request_id: RequestId, trace: str) -> Answer:
@@ -105,7 +118,7 @@ def fault(request_id: RequestId, trace: str) -> Answer:
 
 def tool_failure(request_id: RequestId, failure: ProxyError, era: Era) -> Answer:
     """A failure as a tool result, for what the calling model can mend itself (server/tools, Error Handling)."""
-    fields = {"content": [{"type": "text", "text": failure.message}], "isError": True}
+    fields = {"content": [{"type": "text", "text": said(failure)}], "isError": True}
     return result(request_id, fields, "tools/call", era)
 
 

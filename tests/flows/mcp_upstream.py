@@ -79,7 +79,7 @@ class Upstream:
     resources: list[Message] = field(default_factory=list)
     templates: list[Message] = field(default_factory=list)
     gated: list[Message] = field(default_factory=list)
-    """Tools that only clients with elicitation are shown."""
+    """Tools that only clients with elicitation are shown, some perhaps in place of one of the same name."""
     received: list[Received] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     """Tools whose call was taken back."""
@@ -291,7 +291,9 @@ class Upstream:
             return {**done, "supportedVersions": [MODERN], "capabilities": self._capabilities()}
         if method == "tools/list":
             offers = params["_meta"][META + "clientCapabilities"] if modern else self.opened[key or ""]["capabilities"]
-            return {**done, "tools": self.tools + (self.gated if "elicitation" in offers else [])}
+            gated = self.gated if "elicitation" in offers else []
+            names = {one["name"] for one in gated}
+            return {**done, "tools": [one for one in self.tools if one["name"] not in names] + gated}
         if method in ("resources/subscribe", "resources/unsubscribe", "ping", "logging/setLevel"):
             return self._accept(method, params, key or "")
         return {**done, **self._found(method, params)}

@@ -140,7 +140,7 @@ async def test_what_a_conflict_hides_is_said_and_can_be_called_by_its_full_name(
         rows = (await house.inside.get("/servers")).json["servers"]
         hidden = {row["name"]: {(one["kind"], one["name"]) for one in row["withheld"]} for row in rows}
         assert hidden["a"] == set()
-        assert {("tool", "echo"), ("resource", "same://note")} <= hidden["b"]
+        assert {("tools", "echo"), ("resources", "same://note")} <= hidden["b"]
 
 
 async def test_what_is_withheld_is_said_with_its_reason():

@@ -277,6 +277,25 @@ async def test_nothing_listens_unless_the_flag_says_so(tmp_path: Path) -> None:
             await asyncio.open_connection("127.0.0.1", port)
 
 
+async def test_flags_about_listening_are_ignored_without_a_port_and_one_line_says_so(tmp_path: Path) -> None:
+    args = ("--auto-port", "--doors", "rest", "--allow-host", "a.example", "--separator", "__")
+    async with program(tmp_path, *args, servers={}, HOST="127.0.0.2", MCP_PROXY_ADMIN_PORT="auto") as one:
+        await one.ask(1, "ping")
+        assert await one.end() == 0
+    assert [line["reason"] for line in one.log(event="setting_ignored", level="warning")] == [
+        "--auto-port, --doors, --allow-host are ignored: without --port nothing listens"
+    ]
+
+
+async def test_flags_about_listening_count_with_a_port(tmp_path: Path) -> None:
+    args = ("--port", "auto", "--doors", "rest,mcp")
+    async with program(tmp_path, *args, servers={}, JWT_SECRET=SECRET) as one:
+        [serving] = await eventually(lambda: one.log(event="serving"))
+        assert await one.end() == 0
+    assert serving["doors"] == ["stdio", "rest", "mcp"]
+    assert not one.log(event="setting_ignored")
+
+
 async def test_over_http_the_ordinary_rules_hold(tmp_path: Path) -> None:
     async with program(tmp_path, "--port", "0", servers={}) as one:
         assert await one.exit_code() == 2

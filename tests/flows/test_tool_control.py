@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from mcp_proxy.config.pin_file import PinFile
+from mcp_proxy.config.state import StoreError
 from tests.flows.inside import Inside, error_of
 from tests.flows.mcp_client import KINDS, House, reachable
 from tests.flows.mcp_upstream import Upstream, tool, upstream
@@ -82,6 +84,64 @@ async def test_a_rule_that_cannot_be_kept_withholds_the_tool_and_says_why():
         assert error_of(await house.inside.call("echo", {}))["type"] == "tool_not_found"
 
 
+@pytest.mark.parametrize("override", [{"fixed": {"secret": "s"}}, {"hidden": ["secret"]}])
+async def test_a_tool_whose_schema_would_ask_for_what_cannot_be_given_is_withheld(override: dict[str, Any]):
+    either = {**two_texts(), "name": "either"}
+    either["inputSchema"] |= {"required": ["text"], "oneOf": [{"required": ["secret"]}, {"required": ["other"]}]}
+    async with upstream(name="one", tools=[either]) as one:
+        entry = {"url": one.url, "tools": {"override": {"either": override}}}
+        async with reachable({"one": entry}) as house, house.client("modern") as client:
+            assert await client.names() == []
+            (row,) = (await house.inside.get("/servers")).json["servers"]
+            assert [(out["kind"], out["name"]) for out in row["withheld"]] == [("tools", "either")]
+            assert "'secret'" in row["withheld"][0]["reason"]
+            assert "'oneOf'" in row["withheld"][0]["reason"]
+            assert error_of(await house.inside.call("either", {"text": "x"}))["type"] == "tool_not_found"
+
+
+async def test_rules_that_mean_no_tool_are_said_once_and_shown():
+    rules = {"allow": ["*", "se*"], "deny": ["samle"], "override": {"ehco": {"name": "say"}, "meta": {"title": "M"}}}
+    async with controlled(**rules) as (house, one):
+        inside = house.inside
+        said = {"server": "one", "allow": ["se*"], "deny": ["samle"], "override": ["ehco"]}
+        idle = [{"rule": "allow", "name": "se*"}, {"rule": "deny", "name": "samle"}]
+        shown = (await inside.get("/api/instances/one")).json["unmatched"]
+        assert shown == [*idle, {"rule": "override", "name": "ehco"}]
+        one.tools.append(tool("ehco"))
+        await one.announce()
+        await eventually(lambda: _listed(inside, "say"), what="the new listing")
+        assert (await inside.get("/api/instances/one")).json["unmatched"] == idle
+        (line,) = inside.lines(event="rules_unmatched")
+        assert {key: line.get(key) for key in said} == said
+        one.tools = [tool("echo")]
+        await one.announce()
+        await eventually(lambda: len(inside.lines(event="rules_unmatched")) == 2, what="it is said again")
+        assert inside.lines(event="rules_unmatched")[1]["override"] == ["ehco", "meta"]
+        await one.stop()
+        await inside.in_state(one="down")
+        assert (await inside.get("/api/instances/one")).json["unmatched"] == []
+
+
+async def test_rules_that_mean_no_tool_are_said_when_the_rules_change():
+    async with controlled() as (house, one):
+        inside = house.inside
+        await inside.post("/servers", {"mcpServers": {"two": {"url": one.url}}}, token=ADMIN)
+        await inside.in_state(two="connected")
+        for _ in range(2):
+            patch = {"tools": {"deny": ["nothing"]}}
+            reply = await inside.request("PATCH", "/api/instances/two", json=patch, token=ADMIN)
+            assert reply.json["unmatched"] == [{"rule": "deny", "name": "nothing"}]
+        assert [line["server"] for line in inside.lines(event="rules_unmatched")] == ["two"]
+
+
+async def test_a_rule_for_a_tool_that_some_clients_are_listed_is_of_use():
+    async with controlled(deny=["gated"]) as (house, one):
+        one.gated.append(tool("gated"))
+        async with house.client("modern") as able:
+            assert "one.gated" not in await able.names()
+        assert (await house.inside.get("/api/instances/one")).json["unmatched"] == []
+
+
 async def test_rules_change_while_the_connection_stays():
     async with controlled() as (house, one), house.client("legacy", capabilities={}) as client:
         inside = house.inside
@@ -116,7 +176,7 @@ async def test_a_tool_that_changes_is_held_back_until_it_is_approved(era: str):
         assert [(row["name"], "pinned" in row["reason"]) for row in rows[0]["withheld"]] == [("meta", True)]
         pins = (await inside.get("/api/instances/one/pins")).json
         assert (pins["pinned"], set(pins["tools"])) == (True, {"echo", "sample", "meta", "link"})
-        assert pins["held"] == {"meta": {"pinned": tool("meta"), "offered": changed}}
+        assert pins["held"] == {"meta": {"pinned": [tool("meta")], "offered": [changed]}}
 
         reply = await inside.post("/api/instances/one/pins/approve", {"tools": ["meta"]}, token=ADMIN)
         assert (reply.status, reply.json) == (200, {"approved": ["meta"]})
@@ -192,6 +252,111 @@ async def test_a_narrowed_token_sees_and_approves_the_pins_of_its_tools_only():
         path = "/api/instances/one/pins/approve"
         assert (await inside.post(path, {"tools": ["sample"]}, token=narrow)).status == 404
         assert (await inside.request("POST", path, token=narrow)).json == {"approved": ["meta"]}
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_tool_that_is_listed_by_what_the_client_can_is_held_from_nobody_once_approved(kind: str, era: str):
+    asking = {**tool("meta"), "description": "Asks you first."}
+    async with controlled(era, pin=True) as (house, one), house.client(kind, capabilities={}) as unable:
+        assert "one.meta" in await unable.names()
+        one.gated = [asking]
+        async with house.client(kind) as able:
+            assert "one.meta" not in await able.names()
+            assert "one.meta" in await unable.names()
+            pins = (await house.inside.get("/api/instances/one/pins")).json
+            assert pins["held"] == {"meta": {"pinned": [tool("meta")], "offered": [asking]}}
+            reply = await house.inside.request("POST", "/api/instances/one/pins/approve", token=ADMIN)
+            assert reply.json == {"approved": ["meta"]}
+            for _ in range(2):
+                rows = {row["name"]: row for row in (await able.use("tools/list")).result["tools"]}
+                assert rows["one.meta"]["description"] == "Asks you first."
+                rows = {row["name"]: row for row in (await unable.use("tools/list")).result["tools"]}
+                assert "description" not in rows["one.meta"]
+            assert (await able.call("one.meta")).text is not None
+            assert (await house.inside.call("one.meta")).status == 200
+        pins = (await house.inside.get("/api/instances/one/pins")).json
+        assert (pins["tools"]["meta"], pins["held"]) == ([tool("meta"), asking], {})
+
+
+async def test_what_has_changed_since_it_was_looked_at_is_not_approved_by_who_says_what_that_was():
+    async with controlled(pin=True) as (house, one):
+        inside, path = house.inside, "/api/instances/one/pins/approve"
+        one.tools = [{**tool("meta"), "description": "1"}]
+        await one.announce()
+        await eventually(lambda: _held(inside), what="the change is held back")
+        looked_at = {"If-Match": (await inside.get("/api/instances/one/pins", token=ADMIN)).headers["etag"]}
+        one.tools = [{**tool("meta"), "description": "2"}]
+        await one.announce()
+        await eventually(lambda: _offers(inside, "2"), what="the next change is held back")
+        reply = await inside.request("POST", path, token=ADMIN, headers=looked_at)
+        assert error_of(reply)["type"] == "conflict"
+        assert not await _listed(inside, "meta")
+        looked_at = {"If-Match": (await inside.get("/api/instances/one/pins", token=ADMIN)).headers["etag"]}
+        reply = await inside.request("POST", path, token=ADMIN, headers=looked_at)
+        assert reply.json == {"approved": ["meta"]}
+
+
+async def _offers(inside: Inside, description: str) -> bool:
+    held = (await inside.get("/api/instances/one/pins")).json["held"]
+    return bool(held) and held["meta"]["offered"][0].get("description") == description
+
+
+async def test_only_tools_that_the_caller_may_see_and_that_are_there_are_shown_with_their_pins():
+    async with controlled(pin=True, override={"meta": {"name": "about"}}) as (house, one):
+        inside = house.inside
+        await inside.in_state(one="connected")
+        one.tools = [{**row, "description": "new"} for row in one.tools]
+        await one.announce()
+        await eventually(lambda: _held(inside), what="the changes are held back")
+
+        async def shown(**claims: Any) -> tuple[list[str], list[str]]:
+            found = (await inside.get("/api/instances/one/pins", token=make_token(**claims))).json
+            return list(found["tools"]), list(found["held"])
+
+        everything = ["echo", "sample", "meta"]
+        assert await shown() == (everything, everything)
+        assert await shown(tools=["about"]) == (["meta"], ["meta"])
+        assert await shown(tools=["meta"]) == ([], [])
+        del one.tools[0]
+        await one.announce()
+        await eventually(lambda: _holds(inside, "sample", "meta"), what="one has vanished")
+        assert await shown() == (everything, ["sample", "meta"])
+
+
+async def _holds(inside: Inside, *names: str) -> bool:
+    return list((await inside.get("/api/instances/one/pins")).json["held"]) == [*names]
+
+
+async def test_a_tool_that_the_rules_deny_is_pinned_and_shown_to_nobody():
+    async with controlled(pin=True, deny=["meta"]) as (house, one):
+        inside = house.inside
+        one.tools = [{**row, "description": "new"} for row in one.tools]
+        await one.announce()
+        await eventually(lambda: _held(inside), what="the changes are held back")
+        found = (await inside.get("/api/instances/one/pins", token=ADMIN)).json
+        assert (list(found["tools"]), list(found["held"])) == (["echo", "sample"], ["echo", "sample"])
+        reply = await inside.post("/api/instances/one/pins/approve", {"tools": ["meta"]}, token=ADMIN)
+        assert reply.status == 404
+        reply = await inside.request("POST", "/api/instances/one/pins/approve", token=ADMIN)
+        assert reply.json == {"approved": ["echo", "sample"]}
+
+
+async def test_a_server_is_removed_though_its_pins_cannot_be_forgotten_on_disk(monkeypatch: pytest.MonkeyPatch):
+    async with controlled(pin=True) as (house, one):
+        inside = house.inside
+        await inside.post("/servers", {"mcpServers": {"two": {"url": one.url, "tools": {"pin": True}}}}, token=ADMIN)
+        await inside.in_state(two="connected")
+
+        def full(*_: object) -> None:
+            raise StoreError("pins.json cannot be written: No space left on device")
+
+        monkeypatch.setattr(PinFile, "save", full)
+        reply = await inside.request("DELETE", "/servers/two", token=ADMIN)
+        assert (reply.status, reply.json) == (200, {"removed": "two"})
+        assert inside.lines(event="pins_not_kept", level="error")
+        assert (await inside.get("/api/instances/two", token=ADMIN)).status == 404
+        await eventually(lambda: one.ended, what="its session is ended")
 
 
 async def test_each_member_of_a_group_keeps_its_own_rules():

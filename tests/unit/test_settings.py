@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.cli.check import env_file
-from mcp_proxy.cli.options import setting_options
+from mcp_proxy.cli.options import default_text, setting_options
 from mcp_proxy.settings import Loaded, SettingInfo, Settings, load_settings, setting_table
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +182,31 @@ def test_a_malformed_flag_is_named_as_a_flag() -> None:
         load(flags={"port": "x"})
 
 
+@pytest.mark.parametrize(
+    ("flag", "field", "given", "shown"),
+    [
+        ("--allow-network", "allow_network", ("10.0.0.1/8",), "10.0.0.1/8"),
+        ("--allow-network", "allow_network", ("10.0.0.0/8", "net"), "10.0.0.0/8,net"),
+        ("--cors-origin", "cors_origin", ("https://a.example", "*"), "https://a.example,*"),
+        ("--doors", "doors", "rest,web", "rest,web"),
+    ],
+)
+def test_a_malformed_list_is_shown_as_it_was_given(flag: str, field: str, given: object, shown: str) -> None:
+    with pytest.raises(StartError) as raised:
+        load(flags={field: given})
+    assert str(raised.value).startswith(f"{flag} is '{shown}'; accepted: ")
+    name = next(row.env for row in setting_table() if row.field == field)
+    assert refusal({name: shown}).startswith(f"{name} is '{shown}'; accepted: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(r"C:\new\é", r"'C:\new\é'"), ("it's", '"it\'s"'), ("a\nb", r"'a\nb'"), ("None", "'None'"), ("()", "'()'")],
+)
+def test_a_malformed_value_is_shown_as_it_was_written_on_one_line(given: str, shown: str) -> None:
+    assert refusal({"PORT": given}).startswith(f"PORT is {shown}; accepted: ")
+
+
 def test_several_malformed_values_are_all_named() -> None:
     text = refusal({"PORT": "x", "LOG_LEVEL": "y"})
     assert "PORT is 'x'" in text
@@ -298,6 +323,23 @@ def test_every_setting_is_described_once() -> None:
     assert len({row.env for row in rows}) == len({row.field for row in rows}) == len(rows)
     assert all(row.help for row in rows)
     assert {row.env for row in rows if row.secret} == {"JWT_SECRET", "MCP_PROXY_API_TOKENS"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "none"),
+        ((), "none"),
+        (True, "on"),
+        (False, "off"),
+        (("a", "b"), "a,b"),
+        (30.0, "30"),
+        (2.5, "2.5"),
+        (0, "0"),
+    ],
+)
+def test_a_value_is_shown_as_people_write_it(value: object, shown: str) -> None:
+    assert default_text(value) == shown
 
 
 def test_the_example_file_is_the_one_that_check_prints() -> None:

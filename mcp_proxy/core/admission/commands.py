@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from mcp_proxy.base.errors import COMMAND_NOT_ALLOWED, UNPROCESSABLE, ProxyError, StartError
+from mcp_proxy.base.quote import quote
 from mcp_proxy.core.admission.environment import steers
 
 _PLACEHOLDER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_-]*\}")
@@ -38,7 +39,7 @@ class CommandTemplates:
                 said = name[:64]
                 raise ProxyError(
                     UNPROCESSABLE,
-                    f"the variable {said!a} may not be given over the API: it can change what the command runs",
+                    f"the variable {quote(said)} may not be given over the API: it can change what the command runs",
                     details={"field": f"env.{said}"},
                 )
 
@@ -58,7 +59,7 @@ def _words(template: str) -> tuple[str, ...]:
 
 def _malformed(template: str, reason: str) -> StartError:
     return StartError(
-        f"MCP_PROXY_API_COMMANDS has {template.strip()[:80]!a}, which cannot be used: {reason};"
+        f"MCP_PROXY_API_COMMANDS has {quote(template.strip())}, which cannot be used: {reason};"
         " accepted: command lines separated by ;, such as uvx mcp-server-time --local-timezone {tz}"
     )
 

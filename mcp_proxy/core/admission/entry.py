@@ -11,6 +11,7 @@ from typing import Any
 
 from mcp_proxy.base.errors import UNPROCESSABLE, ProxyError
 from mcp_proxy.base.names import is_name
+from mcp_proxy.base.quote import quote
 from mcp_proxy.config.entry import read_entry
 from mcp_proxy.config.fields import Refused
 from mcp_proxy.config.model import Grade, ServerSpec
@@ -70,4 +71,4 @@ def _said(message: str) -> str:
 
 def _refused(name: str, field: str | None, reason: str) -> ProxyError:
     details: dict[str, Any] = {"server": name[:64]} | ({} if field is None else {"field": field})
-    return ProxyError(UNPROCESSABLE, f"{name[:64]!a}: {f'{field} ' if field else ''}{reason}", details=details)
+    return ProxyError(UNPROCESSABLE, f"{quote(name, 64)}: {f'{field} ' if field else ''}{reason}", details=details)

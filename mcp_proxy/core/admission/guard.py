@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from yarl import URL
 
 from mcp_proxy.base.errors import URL_NOT_ALLOWED, ProxyError, StartError
+from mcp_proxy.base.quote import quote
 from mcp_proxy.config.address import url_fault
 from mcp_proxy.core.admission.addresses import Address, Network, is_public, unwrapped
 
@@ -98,7 +99,7 @@ def _network(text: str) -> Network:
         return ip_network(text.strip())
     except ValueError as error:
         raise StartError(
-            f"--allow-network (MCP_PROXY_ALLOW_NETWORK) is {text[:80]!a}, which cannot be used ({error});"
+            f"--allow-network (MCP_PROXY_ALLOW_NETWORK) is {quote(text)}, which cannot be used ({error});"
             " accepted: networks such as 10.0.0.0/8 or fd00::/8"
         ) from None
 

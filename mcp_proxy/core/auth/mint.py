@@ -12,6 +12,7 @@ from typing import Any
 import jwt
 
 from mcp_proxy.base.errors import StartError
+from mcp_proxy.base.quote import quote
 from mcp_proxy.core.auth.claims import is_subject
 from mcp_proxy.core.auth.keys import MIN_SECRET_BYTES, prepare_key, read_pem, shared_secret
 from mcp_proxy.core.auth.principal import Scope
@@ -111,5 +112,5 @@ def _known(scopes: Iterable[str]) -> list[str]:
     words = list(dict.fromkeys(scopes))
     known = [str(scope) for scope in Scope]
     if unknown := [word for word in words if word not in known]:
-        raise StartError(f"--scope {unknown[0][:64]!r} is not a scope; there are: {' '.join(known)}")
+        raise StartError(f"--scope {quote(unknown[0], 64)} is not a scope; there are: {' '.join(known)}")
     return words

@@ -20,7 +20,7 @@ from mcp_proxy.core.catalog.tool import Tool
 class Conflict:
     """A name that several servers use which are no replicas of one another.
 
-    ``kind``: ``tool``, ``prompt``, ``resource`` or ``template``. ``name``: the URI (or template) that both list; the bare
+    ``kind`` is the field of its list: ``tools``, ``prompts``, ``resources``, ``resourceTemplates``. ``name``: the URI (or template) that both list; the bare
     name that both have, where bare names are shown; or the name at the doors that one had to give way for. ``kept`` and
     ``hidden`` are servers; the first in the servers' order keeps.
     """
@@ -73,10 +73,10 @@ def build(servers: Iterable[tuple[ServerSpec, Offer]], policy: NamingPolicy, rev
         [Entry(template, spec) for spec, offer in offers for template in offer.templates],
     )
     conflicts = (
-        *_of_names("tool", tools),
-        *_of_names("prompt", prompts),
-        *_of_owners("resource", resources.by_uri),
-        *_of_owners("template", resources.by_template),
+        *_of_names("tools", tools),
+        *_of_names("prompts", prompts),
+        *_of_owners("resources", resources.by_uri),
+        *_of_owners("resourceTemplates", resources.by_template),
     )
     return Catalog(revision, tools, prompts, resources, conflicts)
 

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcp_proxy.config.describe import MASK, describe, shown_url
 from mcp_proxy.config.dialects import parse_servers
@@ -93,6 +95,7 @@ def test_a_reference_is_shown_in_place_of_its_value() -> None:
     started = describe(spec({"command": "${HOST}", "args": ["--token", "${TOKEN}"], "working_dir": "/${HOST}"}))
     assert (started["command"], started["args"], started["cwd"]) == ("${HOST}", ["--token", "${TOKEN}"], "/${HOST}")
     assert describe(spec({"serverUrl": "https://${HOST}/mcp"}))["url"] == "https://${HOST}/mcp"
+    assert describe(spec({"type": "http", "command": "https://${HOST}/mcp"}))["url"] == "https://${HOST}/mcp"
 
 
 @pytest.mark.parametrize(
@@ -110,8 +113,35 @@ def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert shown_url(url) == shown
 
 
-def test_what_is_shown_can_be_read_back() -> None:
-    for entry in ({"command": "x", "args": ["a"], "cwd": "/"}, {"url": "https://h/mcp", "group": "g", "timeout": 7}):
-        shown = describe(spec(entry))
-        again = describe(spec({key: value for key, value in shown.items() if key != "name"}))
-        assert again == shown
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"command": "x", "args": ["a"], "cwd": "/"},
+        {"url": "https://h/mcp", "group": "g", "timeout": 7},
+        {
+            "type": "http",
+            "url": "https://h/mcp",
+            "group": "g",
+            "tools": {"allow": ["a*"], "deny": ["ab"]},
+            "retry": {"max": 2, "idempotent": ["a"], "trust_annotations": True},
+            "connect_timeout": 3,
+            "max_concurrency": 7,
+            "description": "d",
+        },
+    ],
+)
+def test_what_is_shown_can_be_read_back_as_the_same_server(entry: dict[str, Any]) -> None:
+    first = spec(entry)
+    shown = describe(first)
+    for written in (shown, {key: value for key, value in shown.items() if key != "name"}):
+        again = spec(written)
+        assert describe(again) == shown
+        assert (again.tools, again.retry, again.group) == (first.tools, first.retry, first.group)
+
+
+@given(st.text(alphabet="0123456789", min_size=12))
+def test_no_secret_is_shown(digits: str) -> None:
+    secret = f"s3{digits}"
+    called = spec({"type": "http", "url": f"https://h/?a={secret}#{secret}", "headers": {"A": secret}})
+    started = spec({"command": "a", "env": {"A": secret}, "unknown": secret})
+    assert secret not in json.dumps([describe(called), describe(started)])

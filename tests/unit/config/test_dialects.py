@@ -378,6 +378,14 @@ def test_a_single_entry_without_a_name_is_called_like_its_file() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "shown"), [("Größe 1", "'Größe 1'"), (r"C:\x", r"'C:\x'"), ("a\nb", r"'a\nb'"), ("it's", '"it\'s"')]
+)
+def test_a_name_that_does_not_fit_is_shown_as_it_was_written(written: str, shown: str) -> None:
+    (finding,) = parse({"mcpServers": {written: {"command": "x"}}}).findings
+    assert finding.message.startswith(f"{shown} does not fit and is called '")
+
+
+@pytest.mark.parametrize(
     ("written", "name"),
     [("ok_1-A", "ok_1-A"), ("a b/c", "a-b-c"), ("Ünï", "-n-"), ("mcp", "mcp-server"), ("x" * 65, "x" * 64)],
 )

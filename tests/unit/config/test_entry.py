@@ -9,7 +9,7 @@ import pytest
 from mcp_proxy.config.dialects import parse_servers
 from mcp_proxy.config.model import Finding, RetryRules, ServerSpec, ToolOverride, ToolRules, Transport
 
-ENVIRON = {"HOST": "h.example", "LINES": "a\nb", "EMPTY": "", "TOKEN": "s3cret"}
+ENVIRON = {"HOST": "h.example", "LINES": "a\nb", "LAST": "s3cret\n", "EMPTY": "", "TOKEN": "s3cret"}
 
 
 def read(entry: dict[str, Any], environ: dict[str, str] | None = ENVIRON) -> tuple[ServerSpec, tuple[Finding, ...]]:
@@ -54,24 +54,33 @@ def test_words_for_stdio_are_normalised(word: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "transport"),
     [
+        ({"httpUrl": "https://h/x"}, Transport.STREAMABLE_HTTP),
         ({"httpUrl": "https://h/sse"}, Transport.STREAMABLE_HTTP),
+        ({"serverUrl": "https://h/sse"}, Transport.SSE),
         ({"url": "https://h/sse"}, Transport.SSE),
         ({"url": "https://h/sse/?key=v"}, Transport.SSE),
+        ({"url": "https://h/x"}, Transport.AUTO),
         ({"url": "https://h/sse", "type": "http"}, Transport.STREAMABLE_HTTP),
+        ({"url": "https://h/x", "type": "", "transport": "sse"}, Transport.SSE),
+        ({"url": "https://h/x", "type": "http", "transport": "streamable-http"}, Transport.STREAMABLE_HTTP),
         ({"url": "https://h/x?next=/sse"}, Transport.AUTO),
         ({"url": "https://h/asse"}, Transport.AUTO),
         ({"serverUrl": "https://h"}, Transport.AUTO),
     ],
 )
-def test_a_url_without_a_word_is_told_by_its_key_and_path(entry: dict[str, Any], transport: Transport) -> None:
+def test_the_transport_comes_from_the_word_then_the_key_then_the_path(
+    entry: dict[str, Any], transport: Transport
+) -> None:
     assert read(entry)[0].transport is transport
 
 
-@pytest.mark.parametrize("word", ["sse", "http"])
-def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str) -> None:
+@pytest.mark.parametrize(("word", "transport"), [("sse", Transport.SSE), ("http", Transport.STREAMABLE_HTTP)])
+def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str, transport: Transport) -> None:
     spec, _ = read({"type": word, "command": "https://${HOST}/mcp", "args": []})
-    assert (spec.command, spec.url) == (None, "https://h.example/mcp")
+    assert (spec.command, spec.url, spec.transport) == (None, "https://h.example/mcp", transport)
     assert dict(spec.written) == {"url": "https://${HOST}/mcp"}
+    plain, _ = read({"type": word, "command": "https://h/mcp"})
+    assert (plain.command, plain.url, plain.transport, dict(plain.written)) == (None, "https://h/mcp", transport, {})
 
 
 @pytest.mark.parametrize(
@@ -79,6 +88,7 @@ def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str) -> None:
     [
         ({}, "neither command nor url"),
         ({"command": None, "url": ""}, "neither command nor url"),
+        ({"command": "", "url": ""}, "neither command nor url"),
         ({"command": "x", "url": "https://h"}, "both command and url"),
         ({"command": "https://h/mcp"}, "command is a URL"),
         ({"command": "https://h/mcp", "type": "stdio"}, "command is a URL"),
@@ -86,26 +96,36 @@ def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str) -> None:
         ({"command": []}, "command is empty"),
         ({"command": "${EMPTY}"}, "command is empty"),
         ({"command": {"path": "x"}}, "command must be text"),
+        ({"command": 5}, "command must be text"),
         ({"command": "x", "type": "http"}, "needs a url"),
+        ({"command": "x", "type": "sse"}, "needs a url"),
+        ({"command": "x", "type": "pigeon"}, "type is not a known transport"),
+        ({"command": "x", "type": 5}, "type is not a known transport"),
         ({"url": "https://h", "type": "stdio"}, "needs a command"),
         ({"url": "https://h", "type": "ws"}, "type is not a known transport"),
         ({"url": "https://h", "transport": 5}, "transport is not a known transport"),
         ({"url": "https://h", "type": "sse", "transport": "http"}, "type and transport name different"),
         ({"httpUrl": "https://h", "type": "sse"}, "httpUrl means streamable-http"),
         ({"url": "https://h", "httpUrl": "https://i"}, "url and httpUrl say the same thing twice"),
-        ({"url": "https://h", "transport": {"url": "https://i"}}, "url and transport.url"),
+        ({"url": "https://h", "serverUrl": "https://i"}, "url and serverUrl say the same thing twice"),
+        ({"url": "https://h", "transport": {"url": "https://i"}}, "url and transport.url say the same thing twice"),
         ({"command": "x", "args": "-y"}, "args must be a list"),
         ({"command": "x", "args": [True]}, "args must be a list"),
+        ({"command": "x", "args": [None]}, "args must be a list"),
         ({"command": "x\0"}, "cannot be passed on"),
         ({"command": "x", "env": ["A=b"]}, "env must be an object"),
+        ({"command": "x", "env": "s3cret"}, "env must be an object"),
         ({"command": "x", "env": {"A": ["b"]}}, "env.A must be text or a number"),
-        ({"command": "x", "env": {"A=B": "c"}}, "cannot name a variable"),
+        ({"command": "x", "env": {"A": {"s3cret": 1}}}, "env.A must be text or a number"),
+        ({"command": "x", "env": {"A": "s3cret\0"}}, "env.A holds a character that cannot be passed on"),
+        ({"command": "x", "env": {"A=B": "s3cret"}}, "cannot name a variable"),
         ({"command": "x", "env_vars": "HOST"}, "env_vars must be a list"),
         ({"command": "x", "cwd": 5}, "cwd must be text"),
         ({"command": "x", "cwd": "a", "working_dir": "b"}, "cwd and working_dir say the same thing twice"),
         ({"command": "x", "disabled": "false"}, "disabled must be true or false"),
         ({"command": "x", "enabled": "false"}, "enabled must be true or false"),
         ({"command": "x", "isActive": 0}, "isActive must be true or false"),
+        ({"command": "x", "isActive": 1}, "isActive must be true or false"),
         ({"command": "x", "timeout": "30"}, "timeout must be a number of seconds"),
         ({"command": "x", "timeout": True}, "timeout must be a number of seconds"),
         ({"command": "x", "timeout": 0}, "timeout must be a number of seconds above 0"),
@@ -115,7 +135,9 @@ def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str) -> None:
         ({"command": "x", "max_concurrency": 1.5}, "max_concurrency must be a whole number"),
         ({"command": "x", "max_concurrency": True}, "max_concurrency must be a whole number"),
         ({"command": "x", "retry": 3}, "retry must be an object"),
+        ({"command": "x", "retry": []}, "retry must be an object"),
         ({"command": "x", "retry": {"max": -1}}, "retry.max must be a whole number"),
+        ({"command": "x", "retry": {"trust_annotations": "no"}}, "retry.trust_annotations must be true or false"),
         ({"command": "x", "retry": {"idempotent": "get_*"}}, "retry.idempotent must be a list"),
         ({"command": "x", "tools": "add"}, "tools must be a list"),
         ({"command": "x", "tools": [1]}, "tools must be a list"),
@@ -138,17 +160,24 @@ def test_a_url_in_command_is_a_url_when_the_type_says_so(word: str) -> None:
         ),
         ({"command": "x", "includeTools": ["a"], "enabled_tools": ["b"]}, "say the same thing twice"),
         ({"command": "x", "group": 5}, "group must be text"),
-        ({"command": "x", "group": "mcp"}, "reserved"),
+        ({"command": "x", "group": "mcp"}, "the name is reserved"),
+        ({"command": "x", "group": "hook"}, "the name is reserved"),
+        ({"command": "x", "group": "good"}, "group is 'good', which is the name of a server"),
         ({"command": "x", "description": []}, "description must be text"),
+        ({"command": "x", "description": 5}, "description must be text"),
         ({"url": "https://h", "headers": "A: b"}, "headers must be an object"),
-        ({"url": "https://h", "headers": [{"value": "b"}]}, "headers must be an object, or a list"),
+        ({"url": "https://h", "headers": [{"value": "s3cret"}]}, "headers must be an object, or a list"),
         ({"url": "https://h", "headers": {"A b": "c"}}, "cannot be the name of a header"),
         ({"url": "https://h", "headers": {"A\r\nB": "c"}}, "cannot be the name of a header"),
-        ({"url": "https://h", "headers": {"A": "b\r\nC: d"}}, "headers.A holds a control character"),
+        ({"url": "https://h", "headers": {"A\n": "s3cret"}}, "cannot be the name of a header"),
+        ({"url": "https://h", "headers": {"A": "s3cret\r\nC: d"}}, "headers.A holds a control character"),
+        ({"url": "https://h", "headers": {"A": "s3cret\tb"}}, "headers.A holds a control character"),
         ({"url": "https://h", "headers": {"A": "${LINES}"}}, "headers.A holds a control character"),
-        ({"url": "https://h", "headers": {"A": "b", "a": "c"}}, "given twice"),
+        ({"url": "https://h", "headers": {"A": "${LAST}"}}, "headers.A holds a control character"),
+        ({"url": "https://h", "headers": {"A": "s3cret", "a": "c"}}, "the header a is given twice"),
         ({"url": "https://h", "headers": {"authorization": "b"}, "bearer_token_env_var": "TOKEN"}, "given twice"),
         ({"url": "https://h", "bearer_token_env_var": "EMPTY"}, "the variable EMPTY is not set"),
+        ({"url": "https://h", "bearer_token_env_var": "NOPE"}, "bearer_token_env_var: the variable NOPE is not set"),
         ({"url": "https://h", "bearer_token_env_var": "sk-s3cret"}, "bearer_token_env_var must name a variable"),
         ({"url": "https://h", "env_http_headers": {"A": "NOPE"}}, "env_http_headers.A: the variable NOPE is not set"),
     ],
@@ -210,11 +239,11 @@ def test_an_ordinary_url_is_accepted(url: str) -> None:
 
 
 def test_variables_fill_command_args_env_cwd_url_and_headers() -> None:
-    started, _ = read({"command": "${HOST}", "args": ["${TOKEN}"], "env": {"A": "${TOKEN}"}, "cwd": "${HOST}"})
+    started, _ = read({"command": "${HOST}", "args": ["${TOKEN}"], "env": {"A": "${TOKEN}"}, "cwd": "/${HOST}"})
     called, _ = read({"url": "https://${HOST}", "type": "sse", "headers": {"A": "Bearer ${TOKEN}"}})
-    assert (started.command, started.args, started.cwd) == ("h.example", ("s3cret",), "h.example")
+    assert (started.command, started.args, started.cwd) == ("h.example", ("s3cret",), "/h.example")
     assert (started.env["A"], called.url, called.headers["A"]) == ("s3cret", "https://h.example", "Bearer s3cret")
-    assert dict(started.written) == {"command": "${HOST}", "args[0]": "${TOKEN}", "cwd": "${HOST}"}
+    assert dict(started.written) == {"command": "${HOST}", "args[0]": "${TOKEN}", "cwd": "/${HOST}"}
     assert dict(called.written) == {"url": "https://${HOST}"}
 
 
@@ -224,8 +253,8 @@ def test_descriptions_and_groups_are_not_expanded() -> None:
 
 
 def test_without_an_environment_nothing_is_expanded_and_no_variable_can_be_asked_for() -> None:
-    spec, _ = read({"command": "x", "args": ["${TOKEN}"], "env": {"A": "$$"}}, environ=None)
-    assert (spec.args, spec.env["A"]) == (("${TOKEN}",), "$$")
+    spec, _ = read({"command": "${HOST}", "args": ["${TOKEN}"], "env": {"A": "$$"}}, environ=None)
+    assert (spec.command, spec.args, spec.env["A"]) == ("${HOST}", ("${TOKEN}",), "$$")
     for entry in (
         {"url": "https://h", "bearer_token_env_var": "TOKEN"},
         {"url": "https://h", "env_http_headers": {"A": "TOKEN"}},
@@ -235,9 +264,15 @@ def test_without_an_environment_nothing_is_expanded_and_no_variable_can_be_asked
 
 
 def test_numbers_and_truth_values_become_text_and_null_is_not_set() -> None:
-    spec, _ = read({"command": "x", "args": [80, "a"], "env": {"I": 1, "F": 1.5, "T": True, "N": None, "E": ""}})
-    assert spec.args == ("80", "a")
-    assert spec.env == {"I": "1", "F": "1.5", "T": "true", "E": ""}
+    env = {"I": 1, "F": 1.5, "T": True, "O": False, "N": None, "E": ""}
+    started, _ = read({"command": "x", "args": [80, "a"], "env": env})
+    assert started.args == ("80", "a")
+    assert started.env == {"I": "1", "F": "1.5", "T": "true", "O": "false", "E": ""}
+    assert read({"httpUrl": "https://h", "headers": {"A": None, "B": 2}})[0].headers == {"B": "2"}
+
+
+def test_an_empty_list_in_the_place_of_variables_is_none_of_them() -> None:
+    assert read({"command": "x", "env": []})[0].env == {}
 
 
 def test_a_number_longer_than_python_prints_is_refused() -> None:
@@ -257,7 +292,9 @@ def test_a_null_is_the_same_as_nothing() -> None:
         ({"enabled": False}, True),
         ({"isActive": False}, True),
         ({"disabled": False, "enabled": True, "isActive": True}, False),
+        ({"disabled": False, "enabled": True, "isActive": None}, False),
         ({"disabled": False, "enabled": False}, True),
+        ({"isActive": False, "enabled": True}, True),
     ],
 )
 def test_one_switch_that_says_off_is_enough(switches: dict[str, Any], disabled: bool) -> None:
@@ -271,7 +308,11 @@ def test_one_switch_that_says_off_is_enough(switches: dict[str, Any], disabled: 
         ({"tools": ["a", "b_*"]}, ("a", "b_*"), ()),
         ({"tools": []}, (), ()),
         ({"tools": {"allow": ["a"], "deny": ["b"]}}, ("a",), ("b",)),
+        ({"tools": {"deny": ["b"]}}, ("*",), ("b",)),
         ({"tools": {"deny": ["b"]}, "disabledTools": ["c"]}, ("*",), ("b", "c")),
+        ({"tools": {"allow": ["a"], "deny": ["b"]}, "excludeTools": ["c"]}, ("a",), ("b", "c")),
+        ({"enabled_tools": ["a"], "disabled_tools": ["b"]}, ("a",), ("b",)),
+        ({"includeTools": ["a"], "disabledTools": ["b"]}, ("a",), ("b",)),
         ({"disabledTools": ["a"], "excludeTools": ["b"], "disabled_tools": ["c"]}, ("*",), ("a", "b", "c")),
     ],
 )
@@ -316,14 +357,16 @@ def test_the_remaining_keys_are_read() -> None:
     ("entry", "field", "grade", "part"),
     [
         ({"timeout": 30000}, "timeout", "manual", "looks like milliseconds"),
+        ({"timeout": 601}, "timeout", "manual", "looks like milliseconds"),
         ({"connect_timeout": 601}, "connect_timeout", "manual", "looks like milliseconds"),
         ({"timeoutSeconds": 3600}, "timeoutSeconds", "approximate", "600 seconds"),
-        ({"alwaysAllow": ["x"]}, "alwaysAllow", "approximate", "client"),
-        ({"trust": True}, "trust", "approximate", "client"),
         ({"arg": ["x"]}, "arg", "unsupported", "did you mean args?"),
+        ({"größe": 5}, "'größe'", "unsupported", "not known"),
         ({"time_out": 5}, "time_out", "unsupported", "did you mean timeout?"),
         ({"envFile": ".env"}, "envFile", "unsupported", "not known"),
+        ({"disabledTool": ["b"]}, "disabledTool", "unsupported", "did you mean disabledTools?"),
         ({"retry": {"maximum": 3}}, "retry.maximum", "unsupported", "not known"),
+        ({"retry": {"maxx": 1}}, "retry.maxx", "unsupported", "did you mean retry.max?"),
         ({"headers": {"A": "${NOPE}"}}, "headers", "unsupported", "means nothing"),
         ({"group": "a b"}, "group", "approximate", "a-b"),
         ({"env_vars": ["NOPE"]}, "env_vars", "approximate", "NOPE is not set"),
@@ -337,6 +380,14 @@ def test_what_is_not_taken_as_written_is_said(entry: dict[str, Any], field: str,
     assert (spec.timeout, spec.connect_timeout) in [(None, None), (600.0, None)]
 
 
+@pytest.mark.parametrize("key", ["autoApprove", "alwaysAllow", "trust"])
+def test_what_a_client_asks_its_user_is_kept_and_said(key: str) -> None:
+    spec, (finding,) = read({"command": "x", key: True})
+    assert spec.extra == {key: True}
+    assert (finding.field, finding.grade) == (key, "approximate")
+    assert "client" in finding.message
+
+
 @pytest.mark.parametrize("key", ["args", "env", "cwd"])
 def test_what_only_a_started_server_needs_is_reported_at_a_called_one(key: str) -> None:
     value = {"args": ["-y"], "env": {"A": "s3cret"}, "cwd": "/"}[key]
@@ -345,9 +396,14 @@ def test_what_only_a_started_server_needs_is_reported_at_a_called_one(key: str) 
     assert (spec.args, dict(spec.env), spec.cwd) == ((), {}, None)
 
 
-def test_unknown_keys_are_kept() -> None:
-    spec, _ = read({"command": "x", "autoApprove": ["a"], "odd": {"k": 1}})
-    assert dict(spec.extra) == {"autoApprove": ["a"], "odd": {"k": 1}}
+def test_keys_of_the_other_kind_of_server_go_unmentioned_when_they_are_empty() -> None:
+    assert read({"httpUrl": "https://h", "env": {}, "args": [], "cwd": ""})[1] == ()
+
+
+def test_unknown_keys_are_kept_and_one_that_is_near_to_none_is_only_named() -> None:
+    spec, findings = read({"command": "x", "autoApprove": ["a"], "odd": {"k": 1}, "oauth": {"id": 1}})
+    assert dict(spec.extra) == {"autoApprove": ["a"], "odd": {"k": 1}, "oauth": {"id": 1}}
+    assert not any("did you mean" in found.message for found in findings)
 
 
 def test_secrets_do_not_stand_in_the_repr_of_a_server() -> None:

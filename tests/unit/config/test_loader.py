@@ -61,7 +61,8 @@ def test_variables_in_mcp_url_are_not_expanded() -> None:
     ("url", "part"),
     [
         ("ftp://h/x?key=s3cret", "'ftp://h/x?key="),
-        ("h:80", "must begin with http:// or https://"),
+        (r"größe\mcp", r"'größe\mcp' must begin with http:// or https://"),
+        ("h:80", "'h:80' must begin with http:// or https://"),
         ("http://me:s3cret@h/", "user name or password"),
         ("http://h:99999", "is not a URL"),
         ("http://[s3cret", "is not a URL"),
@@ -72,6 +73,12 @@ def test_an_unusable_url_stops_the_start_naming_the_variable(variable: str, url:
     assert said.startswith(f"{variable.upper()}: ")
     assert part in said
     assert "accepted: http://" in said
+    assert "s3cret" not in said
+
+
+def test_an_unusable_url_of_several_is_told_by_its_position() -> None:
+    said = failure(mcp_urls="http://a/sse, https://user:s3cret@b")
+    assert said.startswith("MCP_URLS: entry 2, ")
     assert "s3cret" not in said
 
 
@@ -89,13 +96,21 @@ def test_variables_and_files_add_up_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_variables_in_a_file_are_filled_and_an_unset_one_refuses_its_server_only(tmp_path: Path) -> None:
+    text = '{"a": {"command": "x", "env": {"K": "${TOKEN}"}}, "b": {"command": "${NOPE}"}, "c": {"command": "y"}}'
+    servers = load({"TOKEN": "s3cret"}, config=(write(tmp_path, "a.json", text),))
+    assert [spec.name for spec in servers.specs] == ["a", "c"]
+    assert servers.specs[0].env == {"K": "s3cret"}
+    assert [refused.name for refused in servers.refused] == ["b"]
+
+
 def test_a_single_entry_is_called_like_its_file(tmp_path: Path) -> None:
     assert load(config=(write(tmp_path, "weather.json", '{"command": "x"}'),)).specs[0].name == "weather"
 
 
-@pytest.mark.parametrize("second", ["x", "${NOPE}"])
-def test_one_name_in_two_files_stops_the_start_naming_both_places(tmp_path: Path, second: str) -> None:
-    one = write(tmp_path, "one.json", '{"mcpServers": {"a": {"command": "x"}}}')
+@pytest.mark.parametrize(("first", "second"), [("x", "x"), ("x", "${NOPE}"), ("${NOPE}", "x")])
+def test_one_name_in_two_files_stops_the_start_naming_both_places(tmp_path: Path, first: str, second: str) -> None:
+    one = write(tmp_path, "one.json", json.dumps({"mcpServers": {"a": {"command": first}}}))
     two = write(tmp_path, "two.json", json.dumps({"servers": {"a": {"command": second}}}))
     said = failure(config=(one, two))
     assert str(one) in said
@@ -103,10 +118,18 @@ def test_one_name_in_two_files_stops_the_start_naming_both_places(tmp_path: Path
     assert "'a'" in said
 
 
-def test_a_group_called_like_a_server_of_another_file_refuses_its_member(tmp_path: Path) -> None:
+def test_one_name_in_a_variable_and_a_file_stops_the_start_naming_both_places(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.json", '{"a-sse": {"command": "x"}}')
+    said = failure(config=(file,), mcp_url="http://a/sse")
+    assert str(file) in said
+    assert "MCP_URL" in said
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_group_called_like_a_server_of_another_file_refuses_its_member(tmp_path: Path, turned: bool) -> None:
     one = write(tmp_path, "one.json", '{"mcpServers": {"a": {"command": "x", "group": "b"}}}')
     two = write(tmp_path, "two.json", '{"mcpServers": {"b": {"command": "x"}}}')
-    servers = load(config=(one, two))
+    servers = load(config=(two, one) if turned else (one, two))
     assert [s.name for s in servers.specs] == ["b"]
     assert [(r.name, r.reason) for r in servers.refused] == [("a", "group is 'b', which is the name of a server")]
 
@@ -128,9 +151,16 @@ def test_a_file_without_servers_is_fine(tmp_path: Path, text: str) -> None:
         ("a.json", '{"a": %s}' % ("9" * 5000), ": is not JSON: a number is too long"),
         ("a.json", '{"ui": {"theme": "dark"}}', ": no servers in a known form"),
         ("a.json", '{"name": "my-package", "type": "module"}', ": no servers in a known form"),
+        ("a.json", "5", ": no servers in a known form"),
+        ("a.json", '{"mcpServers": {\n"x": {},\n"x": {}}}', ", line 3: the key 'x' stands twice"),
+        ("a.json", '{mcpServers: {\n"x": {},\nx: {}}}', ", line 3: the key 'x' stands twice"),
         ("a.json", '{"mcpServers": 5}', ": mcpServers must be an object or a list"),
         ("a.toml", '[mcp_servers.a]\ncommand = "x"\ncommand = "y"\n', ", line 3: is not TOML"),
         ("a.toml", "a = \n", ", line 1: is not TOML"),
+        ("a.toml", "\na = = 1", ", line 2: is not TOML"),
+        ("a.toml", "[a]\n[a]", ", line 2: is not TOML: Cannot declare a twice"),
+        ("a.toml", '[a."b c"]\n[a."b c"]', ", line 2: is not TOML: Cannot declare a.'b c' twice"),
+        ("a.toml", "a = {b = 1}\na.c = 2", ", line 2: is not TOML: Cannot mutate immutable namespace a"),
         ("a.toml", "a = [\n1,\n", ", line 3: is not TOML"),
         ("a.toml", '{"mcpServers": {}}', ", line 1: is not TOML"),
     ],
@@ -148,6 +178,22 @@ def test_a_file_that_is_missing_or_a_folder_stops_the_start(tmp_path: Path) -> N
     assert failure(config=(tmp_path,)) == f"{tmp_path}: cannot be read: Is a directory"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plain.json", '{"mcpServers": {"x": {"command": "y", "args": ["a//b", "c,]"]}}}'),
+        ("comments.json", '// c\n{"mcpServers": {/* c */ "x": {"command": "y", "args": ["a//b", "c,]",],},},}'),
+        ("five.json5", "{mcpServers: {x: {command: 'y', args: ['a//b', 'c,]']}}}"),
+        ("bom.json", b'\xef\xbb\xbf{"x": {"command": "y", "args": ["a//b", "c,]"]}}'),
+        ("codex.TOML", '[mcp_servers.x]\ncommand = "y"\nargs = ["a//b", "c,]"]'),
+    ],
+)
+def test_the_syntaxes_of_all_clients_are_read(tmp_path: Path, name: str, text: str | bytes) -> None:
+    path = write(tmp_path, name, text)
+    (spec,) = load(config=(path,)).specs
+    assert (spec.name, spec.args, spec.source) == ("x", ("a//b", "c,]"), str(path))
+
+
 JSONC = """\ufeff// servers
 {
   /* two
@@ -158,6 +204,13 @@ JSONC = """\ufeff// servers
 }
 """
 JSON5 = "{mcpServers: {'a': {url: 'https://h/x//y', description: \"no /* comment */, }\"}}}"
+
+
+def test_a_document_is_read_apart_from_its_meaning(tmp_path: Path) -> None:
+    assert read_document(write(tmp_path, "a.json", "[1, 2]")) == [1, 2]
+    with pytest.raises(ConfigError) as caught:
+        read_document(write(tmp_path, "b.json", "[1,\n2"))
+    assert caught.value.line == 2
 
 
 @pytest.mark.parametrize("text", [JSONC, JSON5])
@@ -175,6 +228,7 @@ def test_comments_trailing_commas_and_bare_keys_are_read(tmp_path: Path, text: s
         ('// note "a": "a":\n{"m": [{"a": 1}, {\n"a": 1,\n"\\u0061": 2}]}', "a", (3, 4)),
         ("{m: {'a': 1,\n a: 2}}", "a", (1, 2)),
         ("{m: {\n'a': 1, /* 'a': 1 */\n a: 2,}}", "a", (2, 3)),
+        ('{"größe": 1,\n"größe": 2}', "größe", (1, 2)),
     ],
 )
 def test_a_key_that_stands_twice_is_refused_with_both_lines(text: str, key: str, lines: tuple[int, int]) -> None:

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_proxy.base.errors import AMBIGUOUS_TOOL, SERVER_NOT_FOUND, TOOL_NOT_FOUND, UPSTREAM_UNAVAILABLE, ProxyError
-from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec
+from mcp_proxy.config.model import RefusedServer, Servers, ServerSpec, ToolRules
+from mcp_proxy.config.pin_file import PinFile
 from mcp_proxy.core import mcp_client_manager
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.catalog.offer import Offer, adopt_offer
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.pins import Pins
 from mcp_proxy.core.upstream.client import PROXY, Client
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.terms import Era
@@ -472,7 +475,7 @@ async def test_what_is_withheld_and_what_is_hidden_stands_in_the_servers_row_wit
         "a": [],
         "b": [
             {"kind": "prompts", "name": "deep", "reason": "its definition is nested deeper than 64"},
-            {"kind": "tool", "name": "x", "reason": "a has one of that name, and comes first"},
+            {"kind": "tools", "name": "x", "reason": "a has one of that name, and comes first"},
         ],
     }
 
@@ -485,9 +488,38 @@ async def test_resources_that_two_servers_list_are_said_to_be_hidden_once() -> N
         offers(one, name, resources=[{"uri": "file:///a"}])
     assert [row["withheld"] for row in one.describe(ANYBODY)] == [
         [],
-        [{"kind": "resource", "name": "file:///a", "reason": "a has one of that name, and comes first"}],
+        [{"kind": "resources", "name": "file:///a", "reason": "a has one of that name, and comes first"}],
     ]
     offers(one, "a", resources=[{"uri": "file:///a"}], tools=[{"name": "x"}])
     assert one.catalog.tools.entries
     conflicts = [fields for _, event, fields in log.lines if event == "name_conflict"]
-    assert conflicts == [{"kind": "resource", "name": "file:///a", "kept": "a", "hidden": "b"}]
+    assert conflicts == [{"kind": "resources", "name": "file:///a", "kept": "a", "hidden": "b"}]
+
+
+async def test_a_removed_server_that_ends_its_last_calls_pins_nothing_more(tmp_path: Path) -> None:
+    spec = server("gone", tools=ToolRules(pin=True))
+    pins = Pins(PinFile(tmp_path), default=False, log=RecordingLog())
+    one = McpClientManager(
+        Servers((spec,)), Settings(), clock=FakeClock(), random=lambda: 0.5, log=RecordingLog(), pins=pins
+    )
+    settle(one, "gone", "a")
+    assert list(pins.describe(spec)["tools"]) == ["a"]
+    ending = one.upstream("gone")
+    one.apply(Servers())
+    await pins.forget("gone")
+    one.changed(ending)
+    assert pins.describe(spec)["tools"] == {}
+
+
+async def test_what_was_held_from_one_client_alone_goes_with_it(tmp_path: Path) -> None:
+    spec = server("a", tools=ToolRules(pin=True))
+    pins = Pins(PinFile(tmp_path), default=False, log=RecordingLog())
+    one = McpClientManager(
+        Servers((spec,)), Settings(), clock=FakeClock(), random=lambda: 0.5, log=RecordingLog(), pins=pins
+    )
+    settle(one, "a", "x")
+    assert pins.held(spec, [tool("x", description="new")], ("modern elicitation", "a client")) == {"x"}
+    one.forget_client("another")
+    assert list(pins.describe(spec)["held"]) == ["x"]
+    one.forget_client("a client")
+    assert pins.describe(spec)["held"] == {}

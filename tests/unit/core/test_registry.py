@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_proxy.base.errors import ProxyError
+from mcp_proxy.config.describe import describe
 from mcp_proxy.config.state import State, StateStore
 from mcp_proxy.core.auth.principal import LOCAL
 from mcp_proxy.core.registry import Registry
@@ -120,3 +121,50 @@ async def test_a_server_of_the_api_that_a_file_made_useless_is_mended_or_removed
         await registry.remove("two", LOCAL)
         assert sorted(inside.app.runtime.manager.specs) == ["one", "taken"]
         assert inside.app.runtime.manager.refused == ()
+
+
+# What is shown of a server, sent back
+
+PLACE = "http://127.0.0.1:9/mcp"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"url": PLACE, "includeTools": ["read_*"]},
+        {
+            "url": PLACE,
+            "enabled_tools": ["read_*"],
+            "disabledTools": ["a"],
+            "excludeTools": ["b"],
+            "disabled_tools": ["c"],
+        },
+        {"url": PLACE, "tools": ["read_*"], "excludeTools": ["b"]},
+        {"url": PLACE, "tools": {"deny": ["a"], "override": {"t": {"fixed": {"k": "s3cret"}}}}, "disabledTools": ["b"]},
+        {"serverUrl": "http://127.0.0.1:9/mcp?key=s3cret", "http_headers": {"X-Key": "s3cret"}},
+        {"httpUrl": "http://127.0.0.1:9/mcp", "headers": [{"name": "X-Key", "value": "s3cret"}]},
+        {"transport": {"type": "sse", "url": PLACE, "headers": {"X-Key": "s3cret"}}},
+        {"transportType": "sse", "url": PLACE, "tool_timeout_sec": 9, "startup_timeout_sec": 2},
+        {"command": PLACE, "type": "http", "timeoutSeconds": 9},
+        {"url": PLACE, "isActive": False, "enabled": True},
+    ],
+)
+async def test_what_is_shown_of_a_server_is_what_it_was_when_it_is_sent_back(entry: dict[str, Any]):
+    async with serving(**LOOPBACK) as inside:
+        registry, manager = inside.app.runtime.registry, inside.app.runtime.manager
+        await registry.add({"one": entry}, LOCAL)
+        before = manager.specs["one"]
+        (shown,) = registry.config(LOCAL)
+        await registry.patch("one", shown, LOCAL)
+        assert manager.specs["one"] == before
+        assert describe(manager.specs["one"]) == describe(before)
+
+
+async def test_a_rule_that_is_taken_back_is_taken_back_whatever_word_it_was_written_with():
+    async with serving(**LOOPBACK) as inside:
+        registry, manager = inside.app.runtime.registry, inside.app.runtime.manager
+        await registry.add({"one": {"url": PLACE, "includeTools": ["a"], "disabledTools": ["b"]}}, LOCAL)
+        await registry.patch("one", {"tools": {"deny": []}}, LOCAL)
+        assert (manager.specs["one"].tools.allow, manager.specs["one"].tools.deny) == (("a",), ())
+        await registry.patch("one", {"tools": None}, LOCAL)
+        assert manager.specs["one"].tools.allow == ("*",)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mcp_proxy.config.model import ToolOverride, ToolRules
-from mcp_proxy.core.catalog.control import HELD, Control
+from mcp_proxy.core.catalog.control import HELD, Control, Unmatched, offered_name, unmatched
 from mcp_proxy.core.catalog.offer import Withheld
 from mcp_proxy.core.catalog.tool import Tool
 from tests.unit.core.fakes import tool
@@ -128,6 +128,62 @@ def test_a_tool_that_says_nothing_of_its_arguments_may_be_given_any() -> None:
 def test_an_argument_that_is_required_cannot_be_hidden_unless_it_is_filled_in() -> None:
     assert "'repo'" in withheld(ToolOverride(hidden=("repo",)), SEARCH)
     assert shown(ToolRules(override={"search": ToolOverride(fixed={"repo": "x"}, hidden=("repo",))}), SEARCH)
+
+
+@pytest.mark.parametrize("override", [ToolOverride(fixed={"repo": "a/b"}), ToolOverride(hidden=("repo",))])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"oneOf": [{"required": ["q"]}, {"required": ["repo"]}]},
+        {"dependentRequired": {"q": ["repo"]}},
+        {"$ref": "#/$defs/all", "$defs": {"all": {"properties": {"repo": {"type": "string"}}}}},
+    ],
+)
+def test_an_argument_that_more_than_its_property_speaks_of_is_not_taken_out(
+    override: ToolOverride, more: dict[str, Any]
+) -> None:
+    properties = {"q": {"type": "string"}, "repo": {"type": "string"}}
+    one = Tool({"name": "t", "inputSchema": {"type": "object", "properties": properties, **more}})
+    reason = withheld(override, one)
+    assert "'repo'" in reason
+    assert repr(next(iter(more))) in reason
+    assert shown(ToolRules(override={"t": ToolOverride(name="find")}), one)[0].name == "find"
+
+
+def test_a_schema_that_composes_without_the_argument_stays_whole() -> None:
+    schema = {**SEARCH.definition["inputSchema"], "anyOf": [{"required": ["q"]}]}
+    rules = ToolRules(override={"search": ToolOverride(fixed={"repo": "x"})})
+    one = shown(rules, Tool({"name": "search", "inputSchema": schema}))[0]
+    assert one.definition["inputSchema"]["anyOf"] == [{"required": ["q"]}]
+    assert one.argument_fault({"q": "x"}) is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [
+        (ToolRules(), "search"),
+        (ToolRules(override={"search": ToolOverride(name="find")}), "find"),
+        (ToolRules(override={"search": ToolOverride(title="Find")}), "search"),
+        (ToolRules(allow=("find",), override={"search": ToolOverride(name="find")}), None),
+        (ToolRules(deny=("sea*",)), None),
+    ],
+)
+def test_callers_know_a_tool_by_the_name_that_it_is_offered_under(rules: ToolRules, name: str | None) -> None:
+    assert offered_name("search", rules) == name
+
+
+def test_rules_that_mean_no_tool_are_named_and_the_glob_for_all_is_not() -> None:
+    rules = ToolRules(("*", "se*", "x*"), ("rm", "SEARCH"), {"search": ToolOverride(), "sarch": ToolOverride()})
+    idle = [("allow", "x*"), ("deny", "rm"), ("deny", "SEARCH"), ("override", "sarch")]
+    assert unmatched(rules, {"search"}) == tuple(Unmatched(*one) for one in idle)
+    assert unmatched(ToolRules(), ()) == ()
+
+
+def test_a_rule_is_of_use_that_means_a_tool_which_only_some_clients_are_listed() -> None:
+    control = Control(ToolRules(deny=("rm", "mv"), override={"gated": ToolOverride(name="g")}))
+    control.meets([tool("gated"), tool("rm")])
+    control.meets([tool("other")])
+    assert control.met == {Unmatched("deny", "rm"), Unmatched("override", "gated")}
 
 
 def test_held_tools_are_withheld_with_the_reason() -> None:

@@ -110,8 +110,8 @@ def test_a_uri_is_listed_once_the_first_time_and_all_owners_are_known() -> None:
 def test_servers_that_list_one_uri_or_one_template_are_in_conflict() -> None:
     catalog = catalogue(with_resources(FIRST, "x://1", "x://{n}"), with_resources(SECOND, "x://1", "x://{n}", "x://2"))
     assert catalog.conflicts == (
-        Conflict("resource", "x://1", "first", "second"),
-        Conflict("template", "x://{n}", "first", "second"),
+        Conflict("resources", "x://1", "first", "second"),
+        Conflict("resourceTemplates", "x://{n}", "first", "second"),
     )
 
 
@@ -127,20 +127,20 @@ def test_entries_of_mcp_urls_that_differ_are_in_conflict() -> None:
     catalog = catalogue(
         with_tools(OF_URLS[0], tool("a")), with_tools(OF_URLS[1], tool("a", description="other")), naming="never"
     )
-    assert catalog.conflicts == (Conflict("tool", "a", "u1", "u2"),)
+    assert catalog.conflicts == (Conflict("tools", "a", "u1", "u2"),)
 
 
 def test_a_group_is_in_conflict_once() -> None:
     catalog = catalogue(with_resources(FIRST, "x://1"), *(with_resources(spec, "x://1") for spec in IN_G))
-    assert catalog.conflicts == (Conflict("resource", "x://1", "first", "m1"),)
+    assert catalog.conflicts == (Conflict("resources", "x://1", "first", "m1"),)
 
 
 @pytest.mark.parametrize("naming", ["never", "on-conflict"])
 def test_a_bare_name_of_two_servers_is_a_conflict_where_bare_names_are_shown(naming: str) -> None:
     both = [(spec, Offer((tool("add"),), (prompt("ask"),))) for spec in (FIRST, SECOND)]
     assert catalogue(*both, naming=naming).conflicts == (
-        Conflict("tool", "add", "first", "second"),
-        Conflict("prompt", "ask", "first", "second"),
+        Conflict("tools", "add", "first", "second"),
+        Conflict("prompts", "ask", "first", "second"),
     )
 
 
@@ -150,7 +150,7 @@ def test_a_bare_name_of_two_servers_is_no_conflict_where_all_are_prefixed() -> N
 
 def test_a_name_that_had_to_give_way_is_a_conflict() -> None:
     catalog = catalogue(with_tools(server("a"), "b__c"), with_tools(server("a__b"), "c"), separator="__")
-    assert catalog.conflicts == (Conflict("tool", "a__b__c", "a", "a__b"),)
+    assert catalog.conflicts == (Conflict("tools", "a__b__c", "a", "a__b"),)
 
 
 def test_a_name_that_was_only_too_long_is_no_conflict() -> None:
