@@ -1,0 +1,193 @@
+"""A provider of models that is reached over HTTP, with a key that stays here.
+
+What it speaks is one of `wire`'s formats. Its refusals are told from ours: a bad key of ours is nobody else's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from mcp_proxy.base.json import JsonError, encode, read_strict
+from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Delta, deltas_of
+from mcp_proxy.bridge.errors import (
+    BAD_REQUEST,
+    NO_ANSWER,
+    NOT_READY,
+    RATE_LIMITED,
+    SOURCE_ERROR,
+    TOO_LARGE,
+    ChatError,
+)
+from mcp_proxy.core.upstream.exchange import Exchange, Response
+from mcp_proxy.core.upstream.failures import Attempt, Phase, WireError
+from mcp_proxy.core.upstream.sse import EventTooLarge, SseParser
+
+_LARGEST = 32 * 1024 * 1024
+_LARGEST_EVENT = 4 * 1024 * 1024
+_LARGEST_REFUSAL = 64 * 1024
+_MESSAGE = 500
+
+
+class Reader(Protocol):
+    """Reads one stream of a provider's."""
+
+    def feed(self, event: str | None, data: bytes) -> list[Delta]:
+        """What one event says. Raises `ChatError`."""
+        ...
+
+    def end(self) -> None:
+        """The stream has ended. Raises `ChatError` when that was not its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a kind of provider speaks. ``key_header`` makes the header that its key goes in."""
+
+    path: str
+    headers: Callable[[str], Mapping[str, str]]
+    write: Callable[..., dict[str, Any]]
+    read_result: Callable[[Mapping[str, Any]], ChatResult]
+    reader: Callable[[], Reader]
+
+
+class SourceDown(Exception):
+    """This source does not answer; nothing was passed on, and another may be asked. ``error`` is for when there is none."""
+
+    def __init__(self, error: ChatError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Provider:
+    """One provider. ``base_url`` is what its clients are given, ``/v1`` included where that belongs to it."""
+
+    def __init__(self, name: str, base_url: str, key: SecretStr, speaks: Format, exchange: Exchange) -> None:
+        self.name = name
+        self._url = base_url.rstrip("/") + speaks.path
+        self._key = key
+        self._speaks = speaks
+        self._exchange = exchange
+
+    def __repr__(self) -> str:
+        return f"<Provider {self.name}>"
+
+    async def stream(
+        self, ask: ChatRequest, model: str, *, max_tokens: int, seconds: float | None
+    ) -> AsyncIterator[Delta]:
+        """The answer as it comes. ``seconds``: how long the provider may be silent.
+
+        Raises `SourceDown` before the first delta, `ChatError` before or after. Closing it ends the request.
+        """
+        body = encode({**self._speaks.write(ask, model, max_tokens=max_tokens), "stream": True})
+        response = await self._open(body, seconds)
+        try:
+            if response.status != 200:
+                raise await self._refusal(response)
+            async for delta in self._deltas(response, seconds):
+                yield delta
+        except WireError as error:
+            raise ChatError(SOURCE_ERROR, f"{self.name}: {error.message}") from None
+        except TimeoutError:
+            raise self._silent(seconds) from None
+        finally:
+            await response.close()
+
+    async def _open(self, body: bytes, seconds: float | None) -> Response:
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+        key = self._key.get_secret_value()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._exchange.open(
+                    "POST", self._url, {**headers, **self._speaks.headers(key)}, body, Attempt()
+                )
+        except WireError as error:
+            failed = ChatError(SOURCE_ERROR, f"{self.name}: {error.message}")
+            # What may have been worked on is not given to somebody else: it would be paid for twice.
+            raise SourceDown(failed) if error.phase is Phase.NOT_SENT else failed from None
+        except TimeoutError:
+            raise self._silent(seconds) from None
+
+    def _silent(self, seconds: float | None) -> ChatError:
+        return ChatError(NO_ANSWER, f"{self.name} said nothing for {seconds:g} seconds")
+
+    async def _deltas(self, response: Response, seconds: float | None) -> AsyncIterator[Delta]:
+        if response.header("content-type").partition(";")[0].strip().lower() != "text/event-stream":
+            async with asyncio.timeout(seconds):
+                body = await response.read(_LARGEST)
+            for delta in deltas_of(self._speaks.read_result(self._object(body))):
+                yield delta
+            return
+        parser, reader = SseParser(_LARGEST_EVENT), self._speaks.reader()
+        async for chunk in _in_time(response.chunks(), seconds):
+            try:
+                events = list(parser.feed(chunk))
+            except EventTooLarge:
+                raise ChatError(SOURCE_ERROR, f"{self.name} sent an event that is too large") from None
+            for event in events:
+                for delta in reader.feed(event.event, event.data):
+                    yield delta
+        reader.end()
+
+    def _object(self, body: bytes) -> dict[str, Any]:
+        try:
+            value = read_strict(body)
+        except JsonError:
+            value = None
+        if not isinstance(value, dict):
+            raise ChatError(SOURCE_ERROR, f"{self.name} answered with something that is no JSON object")
+        return value
+
+    async def _refusal(self, response: Response) -> ChatError | SourceDown:
+        """What a status says: to the caller, or to us."""
+        status, message = response.status, await self._message(response)
+        text = f"{self.name} answered with {status}{f': {message}' if message else ''}"
+        match status:
+            case 400 | 422:
+                return ChatError(BAD_REQUEST, text)
+            case 413:
+                return ChatError(TOO_LARGE, text)
+            case 401 | 402 | 403:
+                # The provider may repeat the key that it does not like.
+                return SourceDown(ChatError(SOURCE_ERROR, f"{self.name} does not accept the key that is configured"))
+            case 429:
+                return SourceDown(ChatError(RATE_LIMITED, text, retry_after=_retry_after(response)))
+            case 503 | 529:
+                return SourceDown(ChatError(NOT_READY, text, retry_after=_retry_after(response)))
+            case _:
+                return SourceDown(ChatError(SOURCE_ERROR, text))
+
+    async def _message(self, response: Response) -> str:
+        """The message of an error, in the shape that both kinds of providers give it."""
+        try:
+            body = read_strict(await response.read(_LARGEST_REFUSAL))
+        except (JsonError, WireError):
+            return ""
+        error = body.get("error") if isinstance(body, dict) else None
+        message = error.get("message") if isinstance(error, dict) else error
+        text = message[:_MESSAGE] if isinstance(message, str) else ""
+        return text.replace(self._key.get_secret_value(), "••••")
+
+
+def _retry_after(response: Response) -> float:
+    """Seconds, at most a minute: clients wait as long as they are told."""
+    try:
+        return min(60.0, max(0.0, float(response.header("retry-after"))))
+    except ValueError:
+        return 2.0
+
+
+async def _in_time(chunks: AsyncIterator[bytes], seconds: float | None) -> AsyncIterator[bytes]:
+    """The chunks, each of which must come in time. Raises `TimeoutError`."""
+    while True:
+        async with asyncio.timeout(seconds):
+            try:
+                chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+        yield chunk
