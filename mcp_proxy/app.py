@@ -25,12 +25,13 @@ from mcp_proxy.core.auth.principal import PRINCIPAL_KEY
 from mcp_proxy.core.auth.resource import WELL_KNOWN
 from mcp_proxy.edge.addresses import refuse_open_doors
 from mcp_proxy.edge.body import read_body_in_time
+from mcp_proxy.edge.doors import serves
 from mcp_proxy.edge.mount import Mount
 from mcp_proxy.edge.presence import while_connected
 from mcp_proxy.edge.respond import error_headers, send_error, send_json
 from mcp_proxy.edge.stack import build_edge
 from mcp_proxy.edge.types import App, Receive, Scope, Send
-from mcp_proxy.runtime import DOORS, Runtime
+from mcp_proxy.runtime import Runtime
 from mcp_proxy.settings import Settings, load_settings
 from mcp_proxy.telemetry.logs import Logger, configure
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
@@ -72,11 +73,21 @@ def create_app(
     tools = _add_routes(app, runtime)
     inner = Mount(
         cast("App", app.asgi_app),
-        {("POST", "/tools"): _direct(tools.call, settings.max_body)},
+        {
+            ("POST", "/tools"): _direct(tools.call, settings.max_body),
+            ("WS", "/ws"): runtime.ws,
+            ("GET", "/ws"): runtime.ws,
+        },
         {"/mcp": runtime.mcp, "/sse": runtime.sse, "/messages": runtime.sse},
     )
     edge = build_edge(
-        inner, settings=settings, verifier=runtime.verifier, log=log, clock=runtime.clock, ids=runtime.ids
+        inner,
+        settings=settings,
+        verifier=runtime.verifier,
+        log=log,
+        clock=runtime.clock,
+        ids=runtime.ids,
+        admin_port=lambda: runtime.admin_port,
     )
     app.asgi_app = edge  # type: ignore[method-assign, assignment]
     return app
@@ -85,11 +96,12 @@ def create_app(
 def _add_routes(app: Quart, runtime: Runtime) -> Tools:
     routes = Routes(app, _render)
     tools = Tools(runtime.calls, runtime.manager, log_bodies=runtime.settings.log_bodies)
-    status = Status(runtime.manager, runtime.registry, runtime.gate, DOORS)
+    status = Status(runtime.manager, runtime.registry, runtime.gate, runtime.doors)
     instances = Instances(runtime.registry, runtime.manager, runtime.settings)
     tokens = Tokens(runtime.revocations, runtime.clock)
     resources = Resources(runtime.settings)
-    description = Description(runtime.manager, runtime.settings, routes.served)
+    described: list[tuple[str, str]] = []
+    description = Description(runtime.manager, runtime.settings, described)
     docs = DocsPage(runtime.settings)
     table: tuple[tuple[str, str, ApiHandler], ...] = (
         ("GET", "/", status.index),
@@ -125,7 +137,14 @@ def _add_routes(app: Quart, runtime: Runtime) -> Tools:
     )
     for method, rule, handler in table:
         routes.add(method, rule, handler)
+    described += [route for route in routes.served if _is_described(route, runtime.settings)]
     return tools
+
+
+def _is_described(route: tuple[str, str], settings: Settings) -> bool:
+    """Whether a route is served where the description of all routes is."""
+    admin = None if settings.admin_port is None else False
+    return serves(*route, doors=settings.doors, admin=admin)
 
 
 def _render(error: ProxyError, request_id: str) -> ApiReply:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from mcp_proxy.api.live_log import LiveLog
 from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.ids import IdSource, random_id
 from mcp_proxy.base.tasks import TaskSet
@@ -36,9 +37,10 @@ from mcp_proxy.gateway.seal import state_key
 from mcp_proxy.gateway.sse import Sse
 from mcp_proxy.gateway.streamable import StreamableHttp
 from mcp_proxy.settings import Settings
-from mcp_proxy.telemetry.logs import Logger
+from mcp_proxy.telemetry.log_feed import LogFeed
+from mcp_proxy.telemetry.logs import Logger, follow
 
-DOORS = ("rest", "mcp", "sse")
+DOORS = ("rest", "mcp", "sse", "ws")
 """The ways in over HTTP, as the log and ``GET /`` name them."""
 
 
@@ -61,6 +63,9 @@ class Runtime:
         Raises `StartError` for keys, sources or state that cannot be used.
         """
         self.settings = settings
+        self.doors = tuple(door for door in DOORS if door in settings.doors)
+        self.admin_port = settings.admin_port
+        """Where management is served alone, None: nowhere apart. What listens corrects it, where it chose the port."""
         self.log = log
         self.clock = clock or SystemClock()
         self.ids = ids
@@ -105,6 +110,7 @@ class Runtime:
         self.door = McpDoor(
             self.manager,
             self.calls,
+            self.registry,
             settings,
             clock=self.clock,
             ids=random_id,
@@ -127,6 +133,9 @@ class Runtime:
             max_streams=settings.max_streams,
             clock=self.clock,
         )
+        feed = LogFeed()
+        follow(log, feed)
+        self.ws = LiveLog(feed, group_of=self._group_of, clock=self.clock, on_error=self.task_failed)
         self._ending = TaskSet(self.task_failed)
         self._end: asyncio.Task[None] | None = None
         self._running = False
@@ -183,6 +192,7 @@ class Runtime:
             await asyncio.sleep(0.5)
             self.mcp.end_where(self._is_revoked)
             self.sse.end_where(self._is_revoked)
+            self.ws.end_where(self._is_revoked)
 
     def _is_revoked(self, principal: Principal) -> bool:
         return principal.token_id is not None and self.revocations.is_revoked(principal.token_id)
@@ -191,6 +201,11 @@ class Runtime:
         """Streams that stay open end with what they are owed, before the server closes their connections."""
         await self.mcp.close()
         await self.sse.close()
+        await self.ws.close()
+
+    def _group_of(self, server: str) -> str | None:
+        spec = self.manager.specs.get(server)
+        return None if spec is None else spec.group
 
     def task_failed(self, name: str, error: BaseException) -> None:
         """Where failures of background tasks are reported."""

@@ -12,8 +12,9 @@ import logging
 import os
 import signal
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -28,7 +29,22 @@ from mcp_proxy.settings import Settings
 _GRACE = 3.0
 """Seconds that idle connections and streams get once no call is in flight."""
 
-OnListening = Callable[[int], Coroutine[Any, Any, None]]
+_FURTHER_PORTS = 100
+"""That are tried with --auto-port after the one asked for."""
+
+_LAST_PORT = 65_535
+_CHOOSING = {"PORT": "--port or PORT", "MCP_PROXY_ADMIN_PORT": "--admin-port or MCP_PROXY_ADMIN_PORT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports listened on; ``admin`` None: there is none for management alone."""
+
+    main: int
+    admin: int | None
+
+
+OnListening = Callable[[Ports], Coroutine[Any, Any, None]]
 
 
 def run(
@@ -36,7 +52,7 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until the client of ``stdio`` has left.
 
-    ``on_listening`` gets the port and runs along; without it nothing listens. Raises `StartError` when the address
+    ``on_listening`` gets the ports and runs along; without it nothing listens. Raises `StartError` when the address
     cannot be had.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -79,10 +95,10 @@ class _Service:
     async def _serve_http(self, on_listening: OnListening, stopping: _Stop) -> None:
         """Hypercorn starts and stops the runtime, by the application's lifespan."""
         config = _config(self._settings)
-        config.bind_now()
+        ports = self._bind(config)
 
         async def until_stopped() -> None:
-            self._tasks.spawn(on_listening(config.port()), "listening")
+            self._tasks.spawn(on_listening(ports), "listening")
             await self._until_stopped(stopping)
 
         serving = hypercorn_serve(self._app, config, shutdown_trigger=until_stopped)
@@ -93,6 +109,24 @@ class _Service:
                 await server
         finally:
             closing.cancel()
+
+    def _bind(self, config: _BoundConfig) -> Ports:
+        """Listen, and tell whom it concerns where. Raises `StartError`."""
+        settings, runtime = self._settings, self._runtime
+        asked = {"PORT": settings.port, "MCP_PROXY_ADMIN_PORT": settings.admin_port}
+        bound: dict[str, int] = {}
+        # Those that the system chooses come last: it must not choose what was asked for.
+        for name, port in sorted(asked.items(), key=lambda one: one[1] == 0):
+            if port is None:
+                continue
+            # One port that moves must not take the place that the other was given.
+            others = {other for other in asked.values() if other != port}
+            wanted = wanted_ports(port, auto=settings.auto_port, others=others)
+            bound[name] = config.bind_now(wanted, _CHOOSING[name])
+            if port not in (0, bound[name]):
+                runtime.log.warning("port_in_use", setting=name, asked=port, port=bound[name])
+        runtime.admin_port = bound.get("MCP_PROXY_ADMIN_PORT")
+        return Ports(bound["PORT"], runtime.admin_port)
 
     async def _until_stopped(self, stopping: _Stop) -> None:
         """Wait for a signal or the end of the client, then stop in order."""
@@ -144,6 +178,12 @@ async def _limit_shutdown(server: asyncio.Task[None], stopping: _Stop) -> None:
     server.cancel()
 
 
+def wanted_ports(port: int, *, auto: bool, others: Collection[int | None] = ()) -> list[int]:
+    """The ports to try, in order: the one asked for, and with --auto-port those after it that are not ``others``."""
+    further = range(port + 1, min(port + _FURTHER_PORTS, _LAST_PORT) + 1) if auto and port else ()
+    return [port, *(one for one in further if one not in others)]
+
+
 class _Stop:
     """Counts the signals that ask to stop."""
 
@@ -168,35 +208,53 @@ class _BoundConfig(Config):
     """Hypercorn's configuration with sockets of our own making: an address in use is our one-line error, and no child
     inherits the listening socket."""
 
-    _sockets: Sockets | None = None
+    host = ""
+    """Brackets around an IPv6 address."""
 
-    def bind_now(self) -> None:
-        """Bind and listen. Raises `StartError`."""
-        where = self.bind[0]
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = Sockets([], [], [])
+
+    def bind_now(self, ports: Sequence[int], choosing: str) -> int:
+        """Listen on the first of the ports that is free, beside those listened on before, and return it.
+
+        0 lets the system choose. Raises `StartError`, which says how a port is chosen.
+        """
         if self.ssl_enabled:
             check_certificate(self)
-        try:
-            self._sockets = super().create_sockets()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise StartError(f"{where} is in use; choose another port with --port or PORT") from None
-            if error.errno == errno.EACCES:
-                raise StartError(f"{where} is not permitted; choose a port above 1023") from None
-            raise StartError(f"cannot listen on {where}: {error.strerror or type(error).__name__}") from None
-        for sock in (*self._sockets.secure_sockets, *self._sockets.insecure_sockets):
-            sock.set_inheritable(False)
-            sock.listen(self.backlog)
+        for port in ports:
+            where = f"{self.host}:{port}"
+            try:
+                return self._listen(where)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                if error.errno == errno.EACCES:
+                    raise StartError(f"{where} is not permitted; choose a port above 1023") from None
+                raise StartError(f"cannot listen on {where}: {error.strerror or type(error).__name__}") from None
+        used = f"{self.host}:{ports[0]} " + ("is" if len(ports) == 1 else f"to {ports[-1]} are")
+        raise StartError(f"{used} in use; choose another port with {choosing}")
 
-    def port(self) -> int:
-        """The port listened on; chosen by the system where 0 was asked for."""
-        sockets = self.create_sockets()
-        bound: int = (*sockets.secure_sockets, *sockets.insecure_sockets)[0].getsockname()[1]
-        return bound
+    def _listen(self, where: str) -> int:
+        """The port, chosen by the system where 0 was asked for. Raises `OSError`."""
+        self.bind = [where]
+        made = super().create_sockets()
+        [sock] = [*made.secure_sockets, *made.insecure_sockets]
+        try:
+            sock.set_inheritable(False)
+            # Only this fails where somebody else has bound the same port and listens first.
+            sock.listen(self.backlog)
+        except OSError:
+            sock.close()
+            raise
+        self._made.secure_sockets.extend(made.secure_sockets)
+        self._made.insecure_sockets.extend(made.insecure_sockets)
+        port: int = sock.getsockname()[1]
+        return port
 
     def create_sockets(self) -> Sockets:
         """What `bind_now` made."""
-        assert self._sockets is not None
-        return self._sockets
+        return self._made
 
 
 def check_certificate(config: Config) -> None:
@@ -214,8 +272,7 @@ def check_certificate(config: Config) -> None:
 
 def _config(settings: Settings) -> _BoundConfig:
     config = _BoundConfig()
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    config.bind = [f"{host}:{settings.port}"]
+    config.host = f"[{settings.host}]" if ":" in settings.host else settings.host
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False

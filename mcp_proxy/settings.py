@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,11 +23,18 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from mcp_proxy.base.errors import StartError
 
 MIB = 1024 * 1024
+DOORS = ("rest", "mcp", "sse", "ws")
+"""The ways in over HTTP, as the setting, the log and ``GET /`` name them."""
+
 _NOT_OURS = frozenset({"MCP_PROXY_TOKEN"})
 """Read by ``tools`` and ``call``, not by the service: the token that they send."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 _URL = re.compile(r"https?://[^\s/?#@\"\\<>]+(/[^\s?#\"\\<>]*)?", re.ASCII)
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?",
+    re.ASCII,
+)
 _KUBERNETES = re.compile(
     r"MCP_PROXY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -51,6 +58,30 @@ def _switch(value: object) -> object:
     return value
 
 
+def _as_browsers_write(origin: str) -> str:
+    """RFC 6454 §6.2: lower case, and a port only where it is not the scheme's own. "" for what is no web page's origin."""
+    found = _ORIGIN.fullmatch(origin.lower())
+    if found is None:
+        return ""
+    scheme, host, port = (
+        found["scheme"],
+        found["host"],
+        int(found["port"] or {"http": 80, "https": 443}[found["scheme"]]),
+    )
+    try:
+        host = f"[{IPv6Address(host[1:-1]).compressed}]" if host.startswith("[") else host
+    except ValueError:
+        return ""
+    if not 0 < port < 65536:
+        return ""
+    return f"{scheme}://{host}" if (scheme, port) in (("http", 80), ("https", 443)) else f"{scheme}://{host}:{port}"
+
+
+def _port(value: object) -> object:
+    """``auto`` is 0, which is the system's own word for any free port."""
+    return 0 if isinstance(value, str) and value.strip().lower() == "auto" else value
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -59,6 +90,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 CommandLines = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commands)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Port = Annotated[int, BeforeValidator(_port), Field(ge=0, le=65_535)]
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
@@ -157,6 +189,15 @@ class Settings(BaseSettings):
         ".", "MCP_PROXY_SEPARATOR", "between server and tool in names; `__` for strict clients", flag="--separator",
         group="Servers",
     )  # fmt: skip
+    meta_tools: Literal["off", "on", "only"] = _setting(
+        "off", "MCP_PROXY_META_TOOLS", "tools for finding tools (mcp.router.*) for MCP clients: only lists no others",
+        flag="--meta-tools", group="Servers",
+    )  # fmt: skip
+    allow_instance_management: Switch = _setting(
+        False, "MCP_PROXY_ALLOW_INSTANCE_MANAGEMENT",
+        "let MCP clients whose token has servers:write add, remove and switch servers (mcp.router.add, …)",
+        flag="--allow-instance-management", group="Servers",
+    )  # fmt: skip
     allow_network: Words = _setting(
         (), "MCP_PROXY_ALLOW_NETWORK",
         "CIDR that servers added over the API may be in although it is not public (repeatable)",
@@ -175,10 +216,23 @@ class Settings(BaseSettings):
 
     # Serving
     host: str = _setting("127.0.0.1", "HOST", "address to listen on", flag="--host")
-    port: Annotated[int, Field(ge=0, le=65_535)] = _setting(5000, "PORT", "port to listen on", flag="--port")
+    port: Port = _setting(5000, "PORT", "port to listen on; auto, or 0: any that is free", flag="--port")
+    auto_port: Switch = _setting(
+        False, "MCP_PROXY_AUTO_PORT", "take the next free port, of 100, where one is in use", flag="--auto-port"
+    )
+    admin_port: Port | None = _setting(
+        None, "MCP_PROXY_ADMIN_PORT", "port, of the same host, that alone serves management", flag="--admin-port"
+    )
+    doors: Words = _setting(
+        DOORS, "MCP_PROXY_DOORS", "ways in over HTTP that are open, comma separated", flag="--doors"
+    )
     allow_host: Words = _setting(
         (), "MCP_PROXY_ALLOW_HOST", "accepted Host names beyond loopback (repeatable)", flag="--allow-host"
     )
+    cors_origin: Words = _setting(
+        (), "MCP_PROXY_CORS_ORIGIN", "origins of web pages that may call besides our own (repeatable)",
+        flag="--cors-origin",
+    )  # fmt: skip
     public_url: str | None = _setting(
         None, "MCP_PROXY_PUBLIC_URL", "base URL that clients use, where a TLS terminator or a proxy stands in front"
     )
@@ -202,6 +256,12 @@ class Settings(BaseSettings):
         60, "MCP_PROXY_CALL_TIMEOUT", "seconds a call may take (at most 600)", group="Limits"
     )
     connect_timeout: Seconds = _setting(5, "MCP_PROXY_CONNECT_TIMEOUT", "seconds to reach an upstream", group="Limits")
+    rate: Annotated[int, Field(ge=1)] | None = _setting(
+        None, "MCP_PROXY_RATE", "requests a minute of each caller, over all doors", group="Limits"
+    )
+    rate_address: Annotated[int, Field(ge=1)] | None = _setting(
+        None, "MCP_PROXY_RATE_ADDRESS", "requests a minute of each address without an accepted token", group="Limits"
+    )
     max_inflight: Annotated[int, Field(ge=1)] = _setting(
         4096, "MCP_PROXY_MAX_INFLIGHT", "calls in flight or waiting, in all", group="Limits"
     )
@@ -265,6 +325,13 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("command lines in a shell's quoting, separated by ;") from None
 
+    @field_validator("doors")
+    @classmethod
+    def _known_doors(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not set(value) <= set(DOORS):
+            raise ValueError(f"one or more of {', '.join(DOORS)}, comma separated")
+        return tuple(door for door in DOORS if door in value)
+
     @field_validator("authorization_servers")
     @classmethod
     def _issuers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -272,6 +339,17 @@ class Settings(BaseSettings):
         if not all(url.startswith("https://") and _URL.fullmatch(url) for url in value):
             raise ValueError("https URLs without query or fragment, comma separated")
         return value
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers write them, so that an Origin header has only to be looked up."""
+        if "*" in value:
+            raise ValueError("origins one by one; with * any page that somebody visits could call this service")
+        origins = tuple(_as_browsers_write(origin) for origin in value)
+        if not all(origins):
+            raise ValueError("origins one by one, such as https://app.example or http://localhost:5173")
+        return origins
 
     @field_validator("public_url")
     @classmethod
@@ -284,6 +362,18 @@ class Settings(BaseSettings):
     def _tls_pair(self) -> Settings:
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("TLS needs both --certfile and --keyfile")
+        return self
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Settings:
+        if self.admin_port and self.admin_port == self.port:
+            raise ValueError("--admin-port and --port are the same; management needs a port of its own")
+        if self.admin_port is not None and not {"rest", "ws"} & set(self.doors):
+            raise ValueError("--admin-port serves management, which is behind the doors rest and ws, and both are shut")
+        if self.admin_port is not None and self.allow_instance_management:
+            raise ValueError(
+                "--admin-port keeps management off the main port, --allow-instance-management offers it there"
+            )
         return self
 
     @classmethod

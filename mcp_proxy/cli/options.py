@@ -11,8 +11,7 @@ from mcp_proxy.settings import setting_table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REPEATABLE = frozenset({"config", "allow_host", "allow_network"})
-_SWITCHES = frozenset({"no_auth"})
+_REPEATABLE = frozenset({"config", "allow_host", "allow_network", "cors_origin"})
 
 
 def default_text(value: object) -> str:
@@ -37,7 +36,7 @@ def setting_options(*, only: frozenset[str] | None = None) -> Callable[[F], F]:
                 continue
             text = f"{row.help} [{row.env}; default: {default_text(row.default)}]"
             kwargs: dict[str, Any] = {"help": text, "default": None}
-            if row.field in _SWITCHES:
+            if isinstance(row.default, bool):
                 kwargs |= {"is_flag": True, "flag_value": "on", "type": str}
             elif row.field in _REPEATABLE:
                 kwargs |= {"multiple": True, "default": ()}

@@ -17,6 +17,7 @@ from mcp_proxy.config.model import Servers, ServerSpec, Transport
 from mcp_proxy.settings import Loaded, Settings, load_settings
 
 if TYPE_CHECKING:
+    from mcp_proxy.server import Ports
     from mcp_proxy.telemetry.logs import Logger
 
 DEMO = ServerSpec(
@@ -50,18 +51,18 @@ def serve(**flags: Any) -> None:
     plan = plan_serving(loaded.settings, loaded.environ)
     # Everything above is quick to fail; the web stack is loaded once it is needed.
     from mcp_proxy.app import create_app
-    from mcp_proxy.runtime import DOORS
     from mcp_proxy.server import run
 
     log = open_log(loaded, plan)
     app = create_app(plan.settings, plan.servers if plan.demo else None, log, loaded.environ)
 
-    async def listening(port: int) -> None:
-        url = shown_url(plan.settings, port)
-        log.info("serving", url=url, doors=list(DOORS))
+    async def listening(ports: Ports) -> None:
+        urls = shown_urls(plan.settings, ports)
+        log.info("serving", **urls, doors=list(app.runtime.doors))
         # The command is shown when it works, not while the demo server is still starting.
-        if plan.demo and await app.runtime.manager.upstream(DEMO.name).wait_ready(60):
-            click.echo(curl_command(plan.settings, url))
+        callable_here = plan.demo and "rest" in app.runtime.doors
+        if callable_here and await app.runtime.manager.upstream(DEMO.name).wait_ready(60):
+            click.echo(curl_command(plan.settings, urls["url"]))
 
     run(app, plan.settings, listening)
 
@@ -92,6 +93,14 @@ def plan_serving(settings: Settings, environ: Mapping[str, str]) -> Plan:
 
         settings = settings.model_copy(update={"jwt_secret": SecretStr(random_secret())})
     return Plan(settings, Servers(specs=(DEMO,)), demo=True)
+
+
+def shown_urls(settings: Settings, ports: Ports) -> dict[str, str]:
+    """``url``, and ``admin_url`` where management has a port of its own, for the log."""
+    urls = {"url": shown_url(settings, ports.main)}
+    if ports.admin is not None:
+        urls["admin_url"] = shown_url(settings, ports.admin)
+    return urls
 
 
 def shown_url(settings: Settings, port: int) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mcp_proxy.cli.options import environment_help, setting_options
-from mcp_proxy.cli.serve import DEMO, Plan, curl_command, open_log, plan_serving, shown_url
+from mcp_proxy.cli.serve import DEMO, Plan, curl_command, open_log, plan_serving, shown_urls
 from mcp_proxy.settings import Settings, load_settings, setting_table
+
+if TYPE_CHECKING:
+    from mcp_proxy.server import Ports
 
 _EXAMPLE = """\
   {"mcpServers": {"proxy": {
@@ -28,8 +31,8 @@ _SHARED = frozenset(row.field for row in setting_table() if row.flag is not None
 @click.option(
     "--port",
     default=None,
-    help="Serve the HTTP doors on this port as well, in the same process. Without this flag nothing listens, "
-    "whatever PORT says.",
+    help="Serve the HTTP doors on this port (auto: any that is free) as well, in the same process. Without this flag "
+    "nothing listens, whatever PORT says.",
 )
 def stdio(**flags: Any) -> None:
     """Serve MCP on stdin and stdout, to the client that starts this program, until it closes stdin.
@@ -50,7 +53,6 @@ def stdio(**flags: Any) -> None:
     from mcp_proxy.base.tasks import TaskSet
     from mcp_proxy.gateway.descriptors import DescriptorReader, DescriptorWriter
     from mcp_proxy.gateway.stdio import StdioDoor
-    from mcp_proxy.runtime import DOORS
     from mcp_proxy.server import run
 
     log = open_log(loaded, plan)
@@ -68,11 +70,12 @@ def stdio(**flags: Any) -> None:
         log_bodies=plan.settings.log_bodies,
     )
 
-    async def listening(port: int) -> None:
-        url = shown_url(plan.settings, port)
-        log.info("serving", url=url, doors=["stdio", *DOORS])
-        if plan.demo and await runtime.manager.upstream(DEMO.name).wait_ready(60):
-            click.echo(curl_command(plan.settings, url), err=True)
+    async def listening(ports: Ports) -> None:
+        urls = shown_urls(plan.settings, ports)
+        log.info("serving", **urls, doors=["stdio", *runtime.doors])
+        callable_here = plan.demo and "rest" in runtime.doors
+        if callable_here and await runtime.manager.upstream(DEMO.name).wait_ready(60):
+            click.echo(curl_command(plan.settings, urls["url"]), err=True)
 
     if not listens:
         log.info("serving", doors=["stdio"])

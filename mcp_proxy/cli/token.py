@@ -97,6 +97,7 @@ def _listed(name: str, help: str) -> Callable[[Any], Any]:
 @_listed("--tools", "Only these tools: NAME or SERVER.NAME (repeatable).")
 @_listed("--models", "Only these models (repeatable).")
 @click.option("--rate", metavar="N", help="Calls a minute.")
+@click.option("--compact", is_flag=True, help="MCP clients list the meta tools instead of all tools.")
 @click.option("--ttl", metavar="TIME", help="How long it is valid: 90, 90s, 15m, 1h, 7d.  [default: 1h]")
 @click.option("--jti", metavar="ID", help="Its id, for revoking it.  [default: random]")
 @click.option("--key-file", metavar="PEM", help="Private key, when JWT_ALGORITHM is RS*, PS*, ES* or EdDSA.")
@@ -123,6 +124,7 @@ def token(context: click.Context, /, **given: Any) -> None:
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
             max_ttl=settings.jwt_max_ttl,
+            compact=given["compact"],
         )
     except StartError as error:
         raise _Stop(str(error)) from None

@@ -154,6 +154,8 @@ def _holds_servers(document: Mapping[str, Any], key: str) -> bool:
 def _members(key: str, value: Any, source: str) -> _Named:
     """A map of entries, or a list of entries with ``name``."""
     if isinstance(value, list):
+        if value and not any(isinstance(item, dict) for item in value):
+            raise ConfigError(source, f"{key} holds no servers")
         return ((_own_name(item), item) for item in value)
     if not isinstance(value, dict):
         raise ConfigError(source, f"{key} must be an object or a list of servers")

@@ -49,6 +49,8 @@ class StateStore:
 
     def __init__(self, directory: Path) -> None:
         self.path = state_file(directory)
+        self._known: tuple[int, int] | None = None
+        """The file as this program last saw it (inode, time of change); None before that."""
 
     def load(self) -> State:
         """The state as it was last kept; a missing file is an empty state.
@@ -56,7 +58,9 @@ class StateStore:
         Raises `StartError` with file, line and reason: a state that cannot be read never counts as an empty one.
         """
         try:
-            return self._read()
+            state = self._read()
+            self._known = self._look()
+            return state
         except ConfigError as error:
             raise StartError(f"{error}; mend it, or remove it to forget what the API changed") from None
 
@@ -75,14 +79,28 @@ class StateStore:
         )
 
     def save(self, state: State) -> None:
-        """Replace the file as a whole, readable by the owner only. Raises `StoreError`; the old file is then in place."""
+        """Replace the file as a whole, readable by the owner only. Raises `StoreError`; the old file is then in place.
+
+        A file that another program has changed is not replaced: that change would be lost.
+        """
         content = self._written(state)
+        found = self._look()
+        if None not in (found, self._known) and found != self._known:
+            raise StoreError(f"{self.path} was changed by another program; restart this one to take that over")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self.path, content)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error.strerror or type(error).__name__}") from None
+        self._known = self._look()
         self._sweep()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _sweep(self) -> None:
         """Remove what a process left that was killed while it wrote: it holds secrets, and would pile up."""

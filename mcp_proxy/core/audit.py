@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,16 +30,13 @@ class AuditSink(Protocol):
 
 
 class LogAudit:
-    """Counts outcomes, and writes a ``tool_call`` line at level DEBUG (the request's own line is the edge's)."""
+    """Writes a ``tool_call`` line at level DEBUG (the request's own line is the edge's)."""
 
     def __init__(self, log: Logger) -> None:
         self._log = log
-        self.outcomes: Counter[tuple[str, str]] = Counter()
-        """Calls by (server, outcome)."""
 
     def record(self, event: AuditEvent) -> None:
         """See `AuditSink.record`."""
-        self.outcomes[event.server or "", event.outcome] += 1
         self._log.debug(
             "tool_call",
             request_id=event.request_id,

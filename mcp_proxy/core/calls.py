@@ -75,7 +75,8 @@ class Call:
 
     ``name`` is the tool, the prompt or the URI that it is about; names may be bare or full. ``params`` are all
     parameters; what the server itself calls the thing is put in. ``server`` is a name, a group or a URL; with ``pinned``
-    no other may stand in. ``shown``: the caller works from a list that this service gave it.
+    no other may stand in. ``shown``: the caller works from a list that this service gave it. ``prefer``: the server that
+    bare names mean before all others, where none is named.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Call:
     server: str | None = None
     pinned: bool = False
     shown: bool = False
+    prefer: str | None = None
     client: Client = PROXY
 
 
@@ -180,7 +182,7 @@ class CallPath:
         try:
             spec, _, tool = route.first
             if tool is not None:
-                _validate(tool, call.params.get("arguments") or {})
+                check_arguments(tool, call.params.get("arguments") or {})
             budget = self.budgets.of(spec.group or spec.name)
             budget.count_call()
             if call.about is About.RESOURCE:
@@ -193,7 +195,9 @@ class CallPath:
         """Where the call goes. Raises `ProxyError`."""
         who, name, client = call.principal, call.name, call.client
         if call.about is About.TOOL:
-            tools = await self.manager.resolve_tool(who, name, call.server, client=client, shown=call.shown)
+            tools = await self.manager.resolve_tool(
+                who, name, call.server, client=client, shown=call.shown, prefer=call.prefer
+            )
             places = [(entry.spec, self.manager.upstream(entry.server), entry.item) for entry in tools.entries]
             return _pinned(call, _Route(tools.name, places, tools.preferred))
         if call.about is About.RESOURCE:
@@ -204,7 +208,9 @@ class CallPath:
                 )
             places_ = [(spec, self.manager.upstream(spec.name), None) for spec in specs]
             return _pinned(call, _Route(name, places_, call.server))
-        prompts = await self.manager.resolve_prompt(who, name, call.server, client=client, shown=call.shown)
+        prompts = await self.manager.resolve_prompt(
+            who, name, call.server, client=client, shown=call.shown, prefer=call.prefer
+        )
         found = [(entry.spec, self.manager.upstream(entry.server), None) for entry in prompts.entries]
         return _pinned(call, _Route(prompts.name, found, prompts.preferred))
 
@@ -328,7 +334,8 @@ def _own_params(call: Call, own_name: str, tool: Tool | None) -> Mapping[str, An
     return {**call.params, "name": own_name}
 
 
-def _validate(tool: Tool, arguments: Mapping[str, Any]) -> None:
+def check_arguments(tool: Tool, arguments: Mapping[str, Any]) -> None:
+    """The one check of arguments. Raises `ProxyError` (``invalid_arguments``)."""
     fault = tool.argument_fault(arguments)
     if fault is not None:
         path, reason = fault

@@ -297,28 +297,44 @@ class McpClientManager:
         return find_server(name, self.specs, principal)
 
     async def resolve_tool(
-        self, principal: Principal, name: str, server: str | None, *, client: Client = PROXY, shown: bool = False
+        self,
+        principal: Principal,
+        name: str,
+        server: str | None,
+        *,
+        client: Client = PROXY,
+        shown: bool = False,
+        prefer: str | None = None,
     ) -> Target[Tool]:
         """Where a call of a tool goes; waits for first connections when the answer may depend on them.
 
-        ``shown``: see `catalog.resolve.resolve_tool`. Raises `ProxyError`.
+        ``shown``, ``prefer``: see `catalog.resolve.resolve_tool`. Raises `ProxyError`.
         """
         if server is None and name not in self.catalog.tools.by_full:
             await self.settled()  # a bare name may yet turn out to be ambiguous
 
         def find() -> Target[Tool]:
-            return resolve_tool(self.catalog_for(client), self.specs, principal, name, server, shown=shown)
+            catalog = self.catalog_for(client)
+            return resolve_tool(catalog, self.specs, principal, name, server, shown=shown, prefer=prefer)
 
         return await self._found(find, principal, name, server, client)
 
     async def resolve_prompt(
-        self, principal: Principal, name: str, server: str | None, *, client: Client = PROXY, shown: bool = False
+        self,
+        principal: Principal,
+        name: str,
+        server: str | None,
+        *,
+        client: Client = PROXY,
+        shown: bool = False,
+        prefer: str | None = None,
     ) -> Target[Prompt]:
         """As `resolve_tool`, for prompts."""
         await self.settled()
 
         def find() -> Target[Prompt]:
-            return resolve_prompt(self.catalog_for(client), self.specs, principal, name, server, shown=shown)
+            catalog = self.catalog_for(client)
+            return resolve_prompt(catalog, self.specs, principal, name, server, shown=shown, prefer=prefer)
 
         return await self._found(find, principal, name, server, client)
 

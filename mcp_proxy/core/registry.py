@@ -7,7 +7,7 @@ changes nothing. Where servers are written is `config.sources`, what the API kee
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import wraps
 from hashlib import sha256
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,7 +16,7 @@ from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, UNPROCESSABLE, Pro
 from mcp_proxy.base.json import encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import MASK, describe
-from mcp_proxy.config.model import ServerSpec
+from mcp_proxy.config.model import RefusedServer, ServerSpec
 from mcp_proxy.config.sources import Configured, Origin, Problem, Sources
 from mcp_proxy.config.state import State, StateStore, StoreError
 from mcp_proxy.core.admission import Admission
@@ -123,7 +123,8 @@ class Registry:
                     raise ProxyError(CONFLICT, f"there is a server or group called {name!r}", details={"server": name})
                 _within(principal, name)
             servers = {**self._state.servers, **{name: dict(entry) for name, entry in entries.items()}}
-            await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
+            state = State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled)
+            await self._commit(state, entries)
         return tuple(spec.name for spec in specs)
 
     @_to_its_end
@@ -152,14 +153,15 @@ class Registry:
             _refuse_rename(name, merged)
             await self._admitted({name: merged})
             servers = {**self._state.servers, name: merged}
-            await self._commit(State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled))
+            state = State(self._state.revision + 1, servers, self._state.disabled, self._state.enabled)
+            await self._commit(state, (name,))
         return None
 
     @_to_its_end
     async def switch(self, name: str, *, on: bool, principal: Principal, if_match: str | None = None) -> None:
         """Switch any server on or off; what a file says of it is overlaid, not rewritten. Raises `ProxyError`."""
         async with self._lock:
-            self._check(name, principal, if_match)
+            self._found(name, principal, if_match)
             state = self._state
             servers, disabled, enabled = dict(state.servers), set(state.disabled), set(state.enabled)
             if name in servers and self.origin(name) is Origin.STATE:
@@ -172,7 +174,8 @@ class Registry:
                 enabled.discard(name)
                 plain = State(state.revision, servers, frozenset(disabled), frozenset(enabled))
                 configured = await asyncio.to_thread(self._sources.reload, plain)
-                if on == any(spec.disabled for spec in configured.servers.specs if spec.name == name):
+                written: Sequence[ServerSpec | RefusedServer] = (*configured.servers.specs, *configured.servers.refused)
+                if on == any(one.disabled for one in written if one.name == name):
                     (enabled if on else disabled).add(name)  # where it is written, the opposite stands
             await self._commit(State(state.revision + 1, servers, frozenset(disabled), frozenset(enabled)))
 
@@ -192,13 +195,20 @@ class Registry:
         self._manager.refresh()
         return approved
 
-    async def _commit(self, state: State) -> None:
-        """Keep the state, then let it take effect: what is answered has survived a crash."""
+    async def _commit(self, state: State, written: Collection[str] = ()) -> None:
+        """Keep the state, then let it take effect: what is answered has survived a crash.
+
+        ``written``: servers that must be usable as they are written now. Raises `ProxyError`: 422, 409.
+        """
         configured = await asyncio.to_thread(self._sources.reload, state)
         fresh = (one for one in configured.problems if one not in self._configured.problems)
         bad = next((one for one in fresh if one.source == str(self._store.path)), None)
         if bad is not None:
             raise ProxyError(UNPROCESSABLE, bad.reason)
+        refused = next((one for one in configured.servers.refused if one.name in written), None)
+        if refused is not None:
+            text = f"{refused.name}: {refused.reason}"
+            raise ProxyError(UNPROCESSABLE, text, details={"server": refused.name})
         try:
             await asyncio.to_thread(self._store.save, state)
         except StoreError as error:
@@ -228,24 +238,34 @@ class Registry:
         }
 
     def _check(self, name: str, principal: Principal, if_match: str | None) -> ServerSpec:
-        spec = self._manager.specs.get(name)
-        if spec is None or not principal.sees_server(name, spec.group):
+        """A server that can be used as it is written. Raises `ProxyError`: 404, 409."""
+        found = self._found(name, principal, if_match)
+        if isinstance(found, RefusedServer):
+            raise ProxyError(SERVER_NOT_FOUND, f"{name} is not usable as configured: {found.reason}")
+        return found
+
+    def _found(self, name: str, principal: Principal, if_match: str | None) -> ServerSpec | RefusedServer:
+        """Any server there is, refused ones too: these are listed, and have to be switched off or removed like others."""
+        found = self._manager.specs.get(name) or next((one for one in self._manager.refused if one.name == name), None)
+        group = found.group if isinstance(found, ServerSpec) else None
+        if found is None or not principal.sees_server(name, group):
             raise ProxyError(SERVER_NOT_FOUND, f"there is no server called {name[:200]!r}; GET /servers lists them")
-        if if_match is not None and if_match.strip() not in ("*", etag(spec)):
+        tag = etag(found) if isinstance(found, ServerSpec) else None
+        if if_match is not None and if_match.strip() not in ("*", tag):
             raise ProxyError(
                 CONFLICT, f"{name} has been changed since it was read; read it again", details={"server": name}
             )
-        return spec
+        return found
 
     def _own(self, name: str, principal: Principal, if_match: str | None, what: str) -> Mapping[str, Any]:
         """The entry of a server that the API added. Raises `ProxyError`."""
-        spec = self._check(name, principal, if_match)
+        found = self._found(name, principal, if_match)
         entry = self._state.servers.get(name) if self.origin(name) is Origin.STATE else None
         if entry is None:
             raise ProxyError(
                 CONFLICT,
-                f"{name} is written in {spec.source}, and can only be {what} there",
-                details={"source": spec.source},
+                f"{name} is written in {found.source}, and can only be {what} there",
+                details={"source": found.source},
             )
         return entry
 

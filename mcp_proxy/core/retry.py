@@ -16,6 +16,8 @@ from mcp_proxy.core.upstream.failures import Failure, Phase, WireError
 _WINDOW = 10.0
 _SHARE = 0.2
 _FLOOR = 3
+_MOST_BUDGETS = 1024
+"""Budgets after which those that remember nothing are dropped."""
 _FINAL = frozenset({Failure.TOO_LARGE, Failure.BAD_REPLY, Failure.HTTP})
 """Failures that a second attempt would most likely meet again."""
 
@@ -52,6 +54,11 @@ class RetryBudget:
             self._calls, self._since = 0, now
         self._calls += 1
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether so much time has passed that a new one would decide the same."""
+        return self._clock.monotonic() - self._since >= 2 * _WINDOW
+
     def take(self) -> bool:
         """Use one retry, if there is one left."""
         now = self._clock.monotonic()
@@ -74,5 +81,8 @@ class RetryBudgets:
         """The budget of a server or group."""
         budget = self._budgets.get(namespace)
         if budget is None:
+            if len(self._budgets) >= _MOST_BUDGETS:
+                # Servers come and go; what has not been called for a while has nothing to remember.
+                self._budgets = {name: one for name, one in self._budgets.items() if not one.is_forgotten}
             budget = self._budgets[namespace] = RetryBudget(self._clock)
         return budget

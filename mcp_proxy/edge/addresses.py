@@ -38,16 +38,20 @@ class Authority:
 class Addresses:
     """Refuses requests that name another host, come from another origin, or whose headers are not to be trusted."""
 
-    def __init__(self, app: App, host: str, allow_host: Iterable[str] = ()) -> None:
-        """``host`` is the address bound to. Raises `StartError` for an ``allow_host`` that is no host name."""
+    def __init__(self, app: App, host: str, allow_host: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        """``host`` is the address bound to, ``origins`` are those of pages that may call besides our own.
+
+        Raises `StartError` for an ``allow_host`` that is no host name.
+        """
         self._app = app
         self._allowed = check_hosts(allow_host)
+        self._origins = frozenset(origins)
         self._any_host = not self._allowed and not is_loopback_bind(host)
         self._known: dict[tuple[bytes | None, bytes | None], ProxyError | None] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            error = self._judge(scope["headers"])
+            error = self._judge(scope["headers"]) if scope["path"] else _bad("its path is empty")
             if error is not None:
                 return await refuse(scope, send, error, closing(scope) if error.kind is BAD_REQUEST else ())
         return await self._app(scope, receive, send)
@@ -93,8 +97,12 @@ class Addresses:
             return _bad("the Host header is malformed")
         if not self._any_host and (own is None or not self._accepts(own)):
             return ProxyError(UNKNOWN_HOST, "this service does not go by that Host name; --allow-host adds names")
-        if origin is not None and (own is None or not same_origin(origin.decode("latin-1"), own)):
-            return ProxyError(ORIGIN_NOT_ALLOWED, "requests from web pages of another origin are not accepted")
+        page = None if origin is None else origin.decode("latin-1")
+        if page is not None and page not in self._origins and (own is None or not same_origin(page, own)):
+            return ProxyError(
+                ORIGIN_NOT_ALLOWED,
+                "requests from web pages of another origin are not accepted; --cors-origin adds origins",
+            )
         return None
 
     def _accepts(self, own: Authority) -> bool:

@@ -19,7 +19,11 @@ from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 _HEADER_ONLY = frozenset({"mcp", "sse", "messages", "v1"})
 """First parts of the paths of the MCP and LLM doors: MCP's specification forbids tokens in the query."""
 
-_OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
+_OFFERED = b"bearer."
+"""What a token has in front where it stands among the subprotocols of a WebSocket."""
+
+_HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+_OPEN = frozenset({"/"}) | _HEALTH
 """Paths for everybody: a token that is not accepted counts as none, so that no probe fails of an old one.
 
 So is everything below `WELL_KNOWN`, which clients read when their token is not accepted.
@@ -32,34 +36,56 @@ class Verifier(Protocol):
     async def authenticate(self, token: str) -> Principal: ...
 
 
+class Rates(Protocol):
+    """How many requests are accepted. Raises `ProxyError` (rate_limited)."""
+
+    async def take(self, principal: Principal | None, address: str | None) -> None: ...
+
+
 class Identity:
     """Puts the `Principal`, or None, under ``PRINCIPAL_KEY``; refuses tokens that are not accepted, on any path.
 
     With ``no_auth`` everyone is ``LOCAL``, and tokens are dropped unread.
     """
 
-    def __init__(self, app: App, verifier: Verifier, *, no_auth: bool) -> None:
+    def __init__(self, app: App, verifier: Verifier, *, no_auth: bool, rates: Rates) -> None:
         self._app = app
         self._verifier = verifier
         self._no_auth = no_auth
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             given = _take_header(scope)
             asked = _take_query(scope)
+            offered = _take_protocols(scope)
             principal = LOCAL if self._no_auth else None
-            if (given or asked) and not self._no_auth:
+            if (given or asked or offered) and not self._no_auth:
                 try:
-                    token = _choose(scope["path"], given, asked)
+                    token = _choose(scope["path"], given, asked, offered)
                     principal = None if token is None else await self._verifier.authenticate(token)
                 except ProxyError as error:
                     if error.status != 401 or not (scope["path"] in _OPEN or scope["path"].startswith(WELL_KNOWN)):
-                        return await refuse(scope, send, error, token_given=True)
+                        limited = await self._over(scope, None)
+                        return await refuse(scope, send, limited or error, token_given=limited is None)
             scope[PRINCIPAL_KEY] = principal
             record: RequestRecord | None = scope.get(SCOPE_KEY)
             if record is not None and principal is not None:
                 record.principal = principal.subject
+            if (limited := await self._over(scope, principal)) is not None:
+                return await refuse(scope, send, limited)
         return await self._app(scope, receive, send)
+
+    async def _over(self, scope: Scope, principal: Principal | None) -> ProxyError | None:
+        """The error for a caller that sends too much. Probes of the service's health are not counted."""
+        if scope["path"] in _HEALTH:
+            return None
+        client = scope.get("client")
+        try:
+            await self._rates.take(principal, client[0] if client else None)
+        except ProxyError as error:
+            return error
+        return None
 
 
 def _take_header(scope: Scope) -> list[bytes]:
@@ -91,14 +117,34 @@ def _take_query(scope: Scope) -> list[bytes]:
     return values
 
 
-def _choose(path: str, given: list[bytes], asked: list[bytes]) -> str | None:
+def _take_protocols(scope: Scope) -> list[bytes]:
+    """Remove the tokens among a WebSocket's subprotocols (``bearer.TOKEN``) from ``scope`` and return them.
+
+    A script in a browser has no other way but the query.
+    """
+    if scope["type"] != "websocket":
+        return []
+    headers: list[Header] = scope["headers"]
+    words = [word.strip() for name, value in headers if name == b"sec-websocket-protocol" for word in value.split(b",")]
+    tokens = [word for word in words if word[: len(_OFFERED)].lower() == _OFFERED]
+    if tokens:
+        kept = [word for word in words if word not in tokens]
+        scope["headers"] = [header for header in headers if header[0] != b"sec-websocket-protocol"]
+        scope["headers"] += [(b"sec-websocket-protocol", b", ".join(kept))] if kept else []
+        scope["subprotocols"] = [word.decode("latin-1") for word in kept]
+    return [word[len(_OFFERED) :] for word in tokens]
+
+
+def _choose(path: str, given: list[bytes], asked: list[bytes], offered: list[bytes]) -> str | None:
     """The one token of the request; None when it counts as none at this path. Raises `ProxyError` when there are several or it is no bearer token."""
     if given and asked:
         raise ProxyError(BAD_REQUEST, "a token in the Authorization header and one in the query: send one")
-    if len(given) > 1 or len(asked) > 1:
+    if len(given) + len(asked) + len(offered) > 1:
         raise ProxyError(BAD_REQUEST, "more than one token: send one")
     if given:
         return _bearer(given[0])
+    if offered:
+        return offered[0].decode("latin-1")
     if path.lstrip("/").partition("/")[0] in _HEADER_ONLY:
         return None
     token = unquote_to_bytes(asked[0].replace(b"+", b" "))

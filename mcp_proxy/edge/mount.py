@@ -15,6 +15,7 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Mount:
     """Sends exact (method, path) pairs, and all that lies under a prefix, to their handlers; the rest to the app.
 
+    The method of a WebSocket's handshake is ``WS`` here, so that nothing takes one for a GET.
     ``under`` maps the first part of paths, such as ``/mcp``: its handler gets that path and all below it, whatever the
     method.
     """
@@ -32,6 +33,8 @@ class Mount:
             handler = self._exact.get((scope["method"], path)) or self._under.get(_first_part(path))
             if handler is not None:
                 return await handler(scope, receive, send)
+        elif scope["type"] == "websocket" and (handler := self._exact.get(("WS", scope["path"]))) is not None:
+            return await handler(scope, receive, send)
         return await self._app(scope, receive, send)
 
 

@@ -6,26 +6,46 @@ from collections.abc import Callable
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.ids import IdSource
+from mcp_proxy.core.limits import RequestRates
 from mcp_proxy.edge.addresses import Addresses
 from mcp_proxy.edge.challenges import Challenges
+from mcp_proxy.edge.cors import CorsHeaders, Preflight
+from mcp_proxy.edge.doors import Doors
 from mcp_proxy.edge.identity import Identity, Verifier
 from mcp_proxy.edge.limits import BodyLimit
 from mcp_proxy.edge.request_log import RequestLog
 from mcp_proxy.edge.security_headers import SecurityHeaders
 from mcp_proxy.edge.types import App
-from mcp_proxy.settings import Settings
+from mcp_proxy.settings import DOORS, Settings
 from mcp_proxy.telemetry.logs import Logger
 
 
-def build_edge(app: App, *, settings: Settings, verifier: Verifier, log: Logger, clock: Clock, ids: IdSource) -> App:
-    """``app`` inside the edge. Raises `StartError` for an ``allow_host`` that is no host name."""
+def build_edge(
+    app: App,
+    *,
+    settings: Settings,
+    verifier: Verifier,
+    log: Logger,
+    clock: Clock,
+    ids: IdSource,
+    admin_port: Callable[[], int | None] | None = None,
+) -> App:
+    """``app`` inside the edge. Raises `StartError` for an ``allow_host`` that is no host name.
+
+    ``admin_port`` says which port it has become, where the setting leaves it to the system.
+    """
+    rates = RequestRates(clock, per_principal=settings.rate, per_address=settings.rate_address)
+    shut = settings.doors != DOORS or settings.admin_port is not None
     layers: list[Callable[[App], App]] = [
+        *([lambda inner: CorsHeaders(inner, settings.cors_origin)] if settings.cors_origin else []),
         lambda inner: Challenges(inner, settings.public_url),
         lambda inner: RequestLog(inner, log=log, clock=clock, ids=ids, bodies=settings.log_bodies),
         SecurityHeaders,
-        lambda inner: Addresses(inner, settings.host, settings.allow_host),
+        lambda inner: Addresses(inner, settings.host, settings.allow_host, settings.cors_origin),
+        *([Preflight] if settings.cors_origin else []),
         lambda inner: BodyLimit(inner, limit=settings.max_body),
-        lambda inner: Identity(inner, verifier, no_auth=settings.no_auth),
+        lambda inner: Identity(inner, verifier, no_auth=settings.no_auth, rates=rates),
+        *([lambda inner: Doors(inner, settings.doors, admin_port or (lambda: settings.admin_port))] if shut else []),
     ]
     for layer in reversed(layers):
         app = layer(app)

@@ -26,6 +26,8 @@ from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.asked import Asked
 from mcp_proxy.gateway.clients import identity, lister, modern_client, session_client, visit
 from mcp_proxy.gateway.envelope import Refusal, check_mirrored
+from mcp_proxy.gateway.meta.definitions import MetaTool
+from mcp_proxy.gateway.meta.router import MetaTools, meant
 from mcp_proxy.gateway.parking import Parked, Parking, Wanted, answers_of
 from mcp_proxy.gateway.seal import Seal
 
@@ -36,9 +38,12 @@ _HOP_META = frozenset({META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES,
 class Calling:
     """``tools/call``, ``prompts/get``, ``resources/read`` and ``completion/complete``."""
 
-    def __init__(self, manager: McpClientManager, calls: CallPath, parking: Parking, seal: Seal) -> None:
+    def __init__(
+        self, manager: McpClientManager, calls: CallPath, meta: MetaTools, parking: Parking, seal: Seal
+    ) -> None:
         self._manager = manager
         self._calls = calls
+        self._meta = meta
         self._parking = parking
         self._seal = seal
 
@@ -46,9 +51,22 @@ class Calling:
         """``tools/call``."""
         name = text(asked, "name")
         arguments = _object(asked, "arguments")
+        if (own := self._meta.find(name, asked.principal, asked.namespace)) is not None:
+            return await self._meta_tool(own, asked, arguments)
         if asked.headers is not None and asked.era is Era.MODERN:
             await self._check_mirrored(asked, name, arguments)
         return await self._call(asked, name, About.TOOL)
+
+    async def _meta_tool(self, own: MetaTool, asked: Asked, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A tool of ours. The one that calls others is their call, by the same way as every call."""
+        asked.record.tool = own.name
+        given = self._meta.checked(own, asked.principal, arguments)
+        if own.word != "call":
+            return await self._meta.answer(own, asked, given)
+        try:
+            return await self.tool(meant(asked, given))
+        except ProxyError as error:
+            raise await self._meta.explained(error, asked, given) from None
 
     async def prompt(self, asked: Asked) -> Mapping[str, Any]:
         """``prompts/get``."""
@@ -206,5 +224,6 @@ def _call(
         server=pinned or asked.namespace,
         pinned=pinned is not None,
         shown=asked.namespace is None,
+        prefer=None if asked.session is None else asked.session.prefers,
         client=client,
     )

@@ -26,6 +26,7 @@ from mcp_proxy.config.model import ServerSpec
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.calls import CallPath
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.registry import Registry
 from mcp_proxy.core.upstream.client import PROXY_INFO
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.terms import Era
@@ -35,10 +36,12 @@ from mcp_proxy.gateway.calling import Calling
 from mcp_proxy.gateway.envelope import MAX_INTRODUCTION, Notification, Refusal
 from mcp_proxy.gateway.following import Following
 from mcp_proxy.gateway.lists import Lists
+from mcp_proxy.gateway.meta.router import MetaTools
 from mcp_proxy.gateway.notices import Notices
 from mcp_proxy.gateway.parking import Parking
 from mcp_proxy.gateway.seal import Seal
 from mcp_proxy.gateway.session import Introduction, Session, Sessions
+from mcp_proxy.gateway.sight import Sight
 from mcp_proxy.gateway.subscribing import Subscribing
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.logs import Logger
@@ -62,6 +65,7 @@ class McpDoor:
         self,
         manager: McpClientManager,
         calls: CallPath,
+        registry: Registry,
         settings: Settings,
         *,
         clock: Clock,
@@ -94,9 +98,11 @@ class McpDoor:
             tasks=self._tasks,
             forget=manager.forget_client,
         )
-        lists = Lists(manager, self.parking)
-        calling = Calling(manager, calls, self.parking, Seal(seal_key, clock, settings.park_timeout))
-        self._subscribing = Subscribing(self.following, self.notices, self._ending, log)
+        sight = Sight(manager, self.parking)
+        self._meta = MetaTools(settings, manager, registry, sight)
+        lists = Lists(sight, self._meta)
+        calling = Calling(manager, calls, self._meta, self.parking, Seal(seal_key, clock, settings.park_timeout))
+        self._subscribing = Subscribing(self.following, self.notices, self._meta, self._ending, log)
         shared: dict[str, Handler] = {
             "tools/list": lists.tools,
             "tools/call": calling.tool,
@@ -256,7 +262,9 @@ class McpDoor:
         """What the servers say of themselves, to callers who may know what there is."""
         if not asked.principal.has(Scope.TOOLS_READ):
             return None
-        return self._manager.instructions(asked.principal, asked.namespace)
+        hint = self._meta.hint(asked.principal, asked.namespace)
+        told = self._manager.instructions(asked.principal, asked.namespace)
+        return "\n\n".join(text for text in (hint, told) if text) or None
 
     # What servers report (`core.events.Listener`)
 

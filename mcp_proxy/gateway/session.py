@@ -45,6 +45,8 @@ class Session:
         self.log_level: str | None = None
         self.outlet: Outlet | None = None
         """The stream for what belongs to no request: GET, SSE or stdout. None while the client holds none open."""
+        self.prefers: str | None = None
+        """The server or group that bare names mean before all others."""
         self.closed = False
         self._clock = clock
         self._last_used = clock.monotonic()

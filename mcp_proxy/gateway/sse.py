@@ -26,6 +26,7 @@ from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge.body import read_body_in_time
 from mcp_proxy.edge.respond import refuse, send_json
+from mcp_proxy.edge.streams import Streams
 from mcp_proxy.edge.types import Receive, Scope, Send
 from mcp_proxy.gateway.asked import Answer, Asked, Door
 from mcp_proxy.gateway.envelope import Message, Notification, Refusal, Request, Response, read_message
@@ -34,7 +35,6 @@ from mcp_proxy.gateway.session import Session
 from mcp_proxy.gateway.stream import (
     KEEP_ALIVE,
     MAX_STREAMS,
-    Streams,
     check_json,
     event,
     known_caller,

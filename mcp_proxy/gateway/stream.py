@@ -1,19 +1,20 @@
 """Server-sent events, as both HTTP transports write them: one event a message, comments while there is none.
 
-Knows how streams are written, kept alive, counted and ended; what goes into them comes out of an `Outlet`.
+Knows how streams are written and kept alive; what goes into them comes out of an `Outlet`. How many there may be, and
+their common end, are `edge.streams`.
 Source: WHATWG HTML, section server-sent events; basic/transports of every revision.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 
-from mcp_proxy.base.errors import DRAINING, OVERLOADED, UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE, ProxyError
-from mcp_proxy.core.auth.principal import LOCAL, PRINCIPAL_KEY, Principal
+from mcp_proxy.base.errors import UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE, ProxyError
+from mcp_proxy.core.auth.principal import PRINCIPAL_KEY, Principal
 from mcp_proxy.edge.body import ClientGone
 from mcp_proxy.edge.presence import while_connected
+from mcp_proxy.edge.streams import calling_after
 from mcp_proxy.edge.types import Header, Receive, Scope, Send
 from mcp_proxy.gateway.outlet import Outlet
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
@@ -22,8 +23,6 @@ KEEP_ALIVE = 15.0
 """Seconds without a message after which a comment is sent, so that no intermediary takes the stream for dead."""
 STALLED = 60.0
 """Seconds that a client may take for reading one event."""
-CLOSING = 2.0
-"""Seconds that open streams have for ending when the service stops."""
 MAX_STREAMS = 4096
 
 HEADERS: tuple[Header, ...] = (
@@ -124,76 +123,3 @@ def check_json(scope: Scope) -> None:
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     if kind.partition(b";")[0].strip().lower() != b"application/json":
         raise ProxyError(UNSUPPORTED_MEDIA_TYPE, "the body must be JSON; send Content-Type: application/json")
-
-
-@contextmanager
-def calling_after(seconds: float | None, call: Callable[[], object]) -> Iterator[None]:
-    """Make ``call`` once ``seconds`` have passed, if the block still runs then; None: never."""
-    if seconds is None:
-        yield
-        return
-    timer = asyncio.get_running_loop().call_later(max(0.0, seconds), call)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-class Streams:
-    """The streams of one transport that stay open for as long as their clients want, counted and ended together."""
-
-    def __init__(self, limit: int = MAX_STREAMS) -> None:
-        self._limit = limit
-        self._open: set[_Open] = set()
-        self._empty = asyncio.Event()
-        self._closing = False
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @contextmanager
-    def open(self, end: Callable[[], object], principal: Principal) -> Iterator[None]:
-        """One more stream of this caller; ``end`` is called when the service stops, or the caller's token is revoked.
-
-        Raises `ProxyError` (``overloaded``, ``draining``). Nobody may take more than a share of the places.
-        """
-        if self._closing:
-            raise ProxyError(DRAINING, "the service is stopping", retry_after=5)
-        if len(self._open) >= self._limit:
-            raise ProxyError(OVERLOADED, "too many event streams are open; try again in a moment", retry_after=5)
-        share = self._limit if principal.who == LOCAL.who else max(8, self._limit // 10)
-        if sum(one.principal.who == principal.who for one in self._open) >= share:
-            raise ProxyError(OVERLOADED, "this caller has too many event streams open", retry_after=5)
-        one = _Open(end, principal)
-        self._open.add(one)
-        try:
-            yield
-        finally:
-            self._open.discard(one)
-            if not self._open:
-                self._empty.set()
-
-    def end_where(self, revoked: Callable[[Principal], bool]) -> None:
-        """End the streams of callers whose token is no longer good."""
-        for one in list(self._open):
-            if revoked(one.principal):
-                one.end()
-
-    async def close(self, seconds: float = CLOSING) -> None:
-        """End all streams and wait until their handlers have left, but no longer than ``seconds``."""
-        self._closing = True
-        for one in list(self._open):
-            one.end()
-        if self._open:
-            self._empty.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._empty.wait()
-
-
-class _Open:
-    __slots__ = ("end", "principal")
-
-    def __init__(self, end: Callable[[], object], principal: Principal) -> None:
-        self.end = end
-        self.principal = principal

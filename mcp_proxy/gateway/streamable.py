@@ -26,6 +26,7 @@ from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge.body import read_body_in_time
 from mcp_proxy.edge.presence import noticing_departure, while_connected
 from mcp_proxy.edge.respond import refuse, send_json
+from mcp_proxy.edge.streams import Streams, calling_after
 from mcp_proxy.edge.types import Receive, Scope, Send
 from mcp_proxy.gateway.accept import Accepts, read_accept
 from mcp_proxy.gateway.asked import Answer, Asked, Door
@@ -47,8 +48,6 @@ from mcp_proxy.gateway.session import Session
 from mcp_proxy.gateway.stream import (
     KEEP_ALIVE,
     MAX_STREAMS,
-    Streams,
-    calling_after,
     check_json,
     known_caller,
     send_accepted,

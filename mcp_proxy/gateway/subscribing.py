@@ -11,7 +11,7 @@ from typing import Any
 
 from mcp_proxy.base.errors import ProxyError
 from mcp_proxy.base.protocol import INVALID_PARAMS, INVALID_REQUEST, META_SUBSCRIPTION_ID
-from mcp_proxy.core.auth.principal import Scope
+from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.calls import UpstreamRefusal, require
 from mcp_proxy.core.upstream.failures import RpcError
 from mcp_proxy.gateway.asked import Asked
@@ -19,6 +19,7 @@ from mcp_proxy.gateway.calling import text
 from mcp_proxy.gateway.clients import lister, session_client
 from mcp_proxy.gateway.envelope import Refusal
 from mcp_proxy.gateway.following import Following
+from mcp_proxy.gateway.meta.router import MetaTools
 from mcp_proxy.gateway.notices import LISTINGS, Audience, Notices
 from mcp_proxy.gateway.outlet import NoChannel
 from mcp_proxy.gateway.session import Session
@@ -31,8 +32,11 @@ MOST_FOLLOWED = 100
 class Subscribing:
     """Who is told of what. ``ending`` is set when the service stops: listening then ends, with its result."""
 
-    def __init__(self, following: Following, notices: Notices, ending: asyncio.Event, log: Logger) -> None:
+    def __init__(
+        self, following: Following, notices: Notices, meta: MetaTools, ending: asyncio.Event, log: Logger
+    ) -> None:
         self._following = following
+        self._meta = meta
         self._notices = notices
         self._ending = ending
         self._log = log
@@ -40,14 +44,20 @@ class Subscribing:
     def welcome(self, session: Session) -> None:
         """A new session is told of all lists, on its own stream, as long as it has one."""
         client = session_client(session, NoChannel(), {})
+        namespace = session.introduction.namespace
         kinds = frozenset(LISTINGS) if session.principal.has(Scope.TOOLS_READ) else frozenset[str]()
-        audience = Audience(session.principal, client, session.introduction.namespace, _Standing(session), kinds)
+        kinds = self._that_change(kinds, session.principal, namespace)
+        audience = Audience(session.principal, client, namespace, _Standing(session), kinds)
         self._notices.add(session.key, audience)
 
     def farewell(self, session: Session) -> None:
         """The session has ended."""
         self._notices.remove(session.key)
         self._following.remove_all(session.key)
+
+    def _that_change(self, kinds: frozenset[str], principal: Principal, namespace: str | None) -> frozenset[str]:
+        """The lists of those that can change for this caller: a compact list of tools does not."""
+        return kinds - {"tools"} if self._meta.is_compact(principal, namespace) else kinds
 
     async def subscribe(self, asked: Asked) -> Mapping[str, Any]:
         """``resources/subscribe``."""
@@ -77,7 +87,8 @@ class Subscribing:
         kinds = frozenset(kind for kind in LISTINGS if wanted.get(f"{kind}ListChanged") is True)
         request_id = asked.request.id
         channel = _Held(asked)
-        audience = Audience(asked.principal, lister(asked), asked.namespace, channel, kinds, request_id)
+        heard = self._that_change(kinds, asked.principal, asked.namespace)
+        audience = Audience(asked.principal, lister(asked), asked.namespace, channel, heard, request_id)
         self._notices.add(owner, audience)
         try:
             honoured: dict[str, Any] = {f"{kind}ListChanged": True for kind in LISTINGS if kind in kinds}

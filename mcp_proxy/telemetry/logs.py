@@ -1,7 +1,8 @@
 """The log: one processor chain for our own records and for those of libraries, made by `configure`.
 
-JSON lines on stderr, or a console for people in a terminal and with DEBUG; always JSON in files. Everything passes
-`redact`. Where bytes end up is `log_stream` and `log_files`; the line of a request is made by the edge.
+JSON lines on stderr, or a console for people in a terminal and with DEBUG; always JSON in files and in the live log.
+Everything passes `redact`. Where bytes end up is `log_stream`, `log_files` and `log_feed`; the line of a request is made
+by the edge.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import structlog
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.json import encode
 from mcp_proxy.settings import Settings
+from mcp_proxy.telemetry.log_feed import LogFeed
 from mcp_proxy.telemetry.log_files import LogFiles
 from mcp_proxy.telemetry.log_stream import LogStream
 from mcp_proxy.telemetry.redact import harmless, redact, redact_text
@@ -81,7 +83,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
     chain: list[Any] = [
         _Stamp(clock),
         _Traceback(always=settings.debug),
-        _Render(console, files=settings.log_dir is not None),
+        _Render(console, output),
     ]
     lazy = structlog.wrap_logger(
         output,
@@ -99,6 +101,13 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
         output.files = LogFiles(settings.log_dir, clock=clock, on_error=report)
     _route_foreign(log)
     return log
+
+
+def follow(log: Logger, feed: LogFeed) -> None:
+    """From now on ``feed`` also gets the lines of a log made by `configure`. One of level OFF has none."""
+    output = getattr(log, "_logger", None)
+    if isinstance(output, _Output):
+        output.feed = feed
 
 
 def _without_context(logger: type[Any]) -> type[Any]:
@@ -167,17 +176,18 @@ def _exception(
 
 
 class _Render:
-    """The end of the chain: the line for the stream, and the line for the files where there are any."""
+    """The end of the chain: the line for the stream, and the JSON line for files and feed where there are any."""
 
-    def __init__(self, console: _Console | None, *, files: bool) -> None:
+    def __init__(self, console: _Console | None, output: _Output) -> None:
         self._console = console
-        self._files = files
+        self._output = output
 
     def __call__(self, _logger: Any, level: str, event: _Event) -> tuple[bytes, bytes]:
         if self._console is None:
             line = _json_line(event)
             return line, line
-        return self._console(level, event), _json_line(event) if self._files else b""
+        wanted = self._output.files is not None or self._output.feed is not None
+        return self._console(level, event), _json_line(event) if wanted else b""
 
 
 def _json_line(event: _Event) -> bytes:
@@ -227,10 +237,13 @@ class _Output:
         self._stream = stream
         self.log: Logger | None = None
         self.files: LogFiles | None = None
+        self.feed: LogFeed | None = None
 
-    def write(self, line: bytes, file_line: bytes) -> None:
+    def write(self, line: bytes, json_line: bytes) -> None:
         if self.files is not None:
-            self.files.write(file_line)
+            self.files.write(json_line)
+        if self.feed is not None:
+            self.feed.put(json_line)
         if self._stream.write(line) and self._stream.lost and self.log is not None:
             lost, self._stream.lost = self._stream.lost, 0
             self.log.error("log_lines_lost", lines=lost)

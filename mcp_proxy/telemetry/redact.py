@@ -17,6 +17,8 @@ MASK = "***"
 MAX_NODES = 4096
 """Values of one logged object that are looked at; what lies behind them is left out."""
 MAX_DEPTH = 64
+_LONGEST_INTEGER = 4 * LIMIT
+"""Bits. More than a line that `harmless` looks at can hold; Python refuses to print the longest."""
 
 _KEY = re.compile(r"authorization|cookie|token|secret|passw(?:or)?d|api[-_]?key|private[-_]?key|credential", re.I)
 # Counts of tokens are no secret: max_tokens, usage.prompt_tokens, completion_tokens_details.
@@ -112,7 +114,9 @@ class _Walk:
         if isinstance(value, str):
             return redact_text(str.__str__(value))
         if isinstance(value, int):
-            return int(value) if value.bit_length() <= 64 else f"(an integer of {value.bit_length()} bits)"
+            return (
+                int(value) if value.bit_length() <= _LONGEST_INTEGER else f"(an integer of {value.bit_length()} bits)"
+            )
         if depth >= MAX_DEPTH or self._left <= 0:
             return "…"
         if isinstance(value, dict):

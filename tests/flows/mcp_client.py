@@ -467,8 +467,7 @@ async def reachable(
     """`inside.serving`, and a port of the loopback where its application listens."""
     async with serving(servers, settle=settle, **settings) as inside:
         config = _config(inside.app.runtime.settings)
-        config.bind = ["127.0.0.1:0"]
-        config.bind_now()
+        port = config.bind_now([0], "PORT")
         end = asyncio.Event()
         failed: list[str] = []
         tasks = TaskSet(lambda name, error: failed.append(f"{name}: {error!r}"))
@@ -493,7 +492,7 @@ async def reachable(
             await asyncio.wait([server], timeout=5)
 
         try:
-            yield House(inside, config.port(), stop)
+            yield House(inside, port, stop)
         finally:
             await inside.app.runtime.mcp.close()
             await inside.app.runtime.sse.close()

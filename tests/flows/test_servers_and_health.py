@@ -158,7 +158,7 @@ async def test_the_front_page_names_the_service_its_version_and_its_doors(calc: 
     reply = await calc.get("/", token=None)
     assert (reply.status, reply.json) == (
         200,
-        {"name": "mcp-proxy-api", "version": VERSION, "doors": ["rest", "mcp", "sse"]},
+        {"name": "mcp-proxy-api", "version": VERSION, "doors": ["rest", "mcp", "sse", "ws"]},
     )
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from mcp_proxy.app import create_app
 from mcp_proxy.base.clock import SystemClock
-from mcp_proxy.base.errors import CONFLICT, KINDS, ORIGIN_NOT_ALLOWED, UNAUTHORIZED, UNKNOWN_HOST, StartError
+from mcp_proxy.base.errors import KINDS, ORIGIN_NOT_ALLOWED, UNAUTHORIZED, UNKNOWN_HOST, StartError
 from mcp_proxy.base.protocol import LEGACY_RESOURCE_NOT_FOUND
 from mcp_proxy.cli import COMMANDS
 from mcp_proxy.cli.check import env_file
@@ -47,7 +47,7 @@ MCP = (ROOT / "docs/mcp.md").read_text()
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 SECRET_KEY = {"SEARCH_KEY": "a-key"}
 DEMO_SERVER = {"command": sys.executable, "args": ["-m", "mcp_proxy.demo"], "cwd": str(ROOT)}
-NO_RPC_ERRORS = (UNAUTHORIZED, ORIGIN_NOT_ALLOWED, UNKNOWN_HOST, CONFLICT)
+NO_RPC_ERRORS = (UNAUTHORIZED, ORIGIN_NOT_ALLOWED, UNKNOWN_HOST)
 """Kinds with a code of ours that are answered by HTTP before a message is read, or never."""
 
 

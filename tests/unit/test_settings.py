@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from pydantic import ValidationError
 
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.cli.check import env_file
-from mcp_proxy.settings import Loaded, Settings, load_settings, setting_table
+from mcp_proxy.cli.options import setting_options
+from mcp_proxy.settings import Loaded, SettingInfo, Settings, load_settings, setting_table
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s" * 40
@@ -35,6 +37,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.call_timeout, settings.connect_timeout, settings.drain_timeout) == (60, 5, 30)
     assert (settings.max_inflight, settings.max_inflight_per_upstream) == (4096, 1024)
     assert (settings.naming, settings.separator) == ("auto", ".")
+    assert (settings.meta_tools, settings.allow_instance_management) == ("off", False)
     assert (settings.max_sessions, settings.session_idle, settings.max_streams) == (10_000, 600, 4096)
     assert (settings.max_parked, settings.park_timeout) == (1000, 300)
     assert str(settings.state_dir) == ".mcp-proxy"
@@ -78,7 +81,8 @@ def test_an_empty_variable_counts_as_not_set(empty: str) -> None:
 
 MALFORMED = {
     "JWT_ALGORITHM": "none", "MCP_PROXY_JWT_MAX_TTL": "soon", "MCP_PROXY_NO_AUTH": "maybe", "MCP_PROXY_NAMING": "Auto",
-    "MCP_PROXY_PIN_TOOLS": "maybe",
+    "MCP_PROXY_PIN_TOOLS": "maybe", "MCP_PROXY_CORS_ORIGIN": "*", "MCP_PROXY_RATE": "0", "MCP_PROXY_RATE_ADDRESS": "-1", "MCP_PROXY_META_TOOLS": "compact", "MCP_PROXY_ALLOW_INSTANCE_MANAGEMENT": "maybe",
+    "MCP_PROXY_AUTO_PORT": "maybe", "MCP_PROXY_ADMIN_PORT": "65536", "MCP_PROXY_DOORS": "rest,web",
     "MCP_PROXY_SEPARATOR": "/", "PORT": "http", "MCP_PROXY_DRAIN_DELAY": "-1", "MCP_PROXY_DRAIN_TIMEOUT": "0",
     "MCP_PROXY_MAX_BODY": "4MiB", "MCP_PROXY_MAX_RESULT": "1", "MCP_PROXY_CALL_TIMEOUT": "601",
     "MCP_PROXY_CONNECT_TIMEOUT": "nan", "MCP_PROXY_MAX_INFLIGHT": "0", "MCP_PROXY_MAX_INFLIGHT_PER_UPSTREAM": "1.5",
@@ -129,12 +133,48 @@ def test_authorization_servers_are_kept_as_written() -> None:
     assert refusal({"MCP_PROXY_AUTHORIZATION_SERVERS": "https://a.example,ours"}).startswith("MCP_PROXY_AUTH")
 
 
+@pytest.mark.parametrize("name", ["PORT", "MCP_PROXY_ADMIN_PORT"])
+@pytest.mark.parametrize("word", ["auto", " AUTO "])
+def test_any_free_port_has_a_word(name: str, word: str) -> None:
+    settings = load({name: word}).settings
+    assert (settings.port if name == "PORT" else settings.admin_port) == 0
+
+
+def test_management_needs_a_port_of_its_own_and_a_door_that_is_open() -> None:
+    assert "--admin-port and --port are the same" in refusal({"PORT": "7000", "MCP_PROXY_ADMIN_PORT": "7000"})
+    assert "rest and ws" in refusal({"MCP_PROXY_DOORS": "mcp,sse", "MCP_PROXY_ADMIN_PORT": "7000"})
+    assert load({"PORT": "auto", "MCP_PROXY_ADMIN_PORT": "auto"}).settings.admin_port == 0
+
+
+def test_management_is_not_moved_away_and_offered_to_models_at_the_same_time() -> None:
+    both = {"MCP_PROXY_ADMIN_PORT": "7000", "MCP_PROXY_ALLOW_INSTANCE_MANAGEMENT": "on"}
+    assert "--allow-instance-management offers it" in refusal(both)
+
+
+def test_doors_are_all_that_exist_unless_named() -> None:
+    assert load().settings.doors == ("rest", "mcp", "sse", "ws")
+    assert load({"MCP_PROXY_DOORS": " mcp , rest,mcp"}).settings.doors == ("rest", "mcp")
+
+
+@pytest.mark.parametrize("given", ["rest,web", "llm", "REST", ",", "rest mcp"])
+def test_an_unknown_door_stops_the_start_naming_those_there_are(given: str) -> None:
+    assert "one or more of rest, mcp, sse, ws" in refusal({"MCP_PROXY_DOORS": given})
+
+
 @pytest.mark.parametrize(("port", "fits"), [("0", True), ("65535", True), ("65536", False), ("-1", False)])
 def test_a_port_is_a_port(port: str, fits: bool) -> None:
     if fits:
         assert load({"PORT": port}).settings.port == int(port)
     else:
         assert refusal({"PORT": port}).startswith("PORT is")
+
+
+@pytest.mark.parametrize("row", [row for row in setting_table() if row.flag], ids=lambda row: row.flag)
+def test_a_flag_takes_no_value_where_its_setting_is_a_switch(row: SettingInfo) -> None:
+    command = setting_options()(click.command()(lambda **_: None))
+    option = next(one for one in command.params if one.name == row.field)
+    assert isinstance(option, click.Option)
+    assert option.is_flag is isinstance(row.default, bool)
 
 
 def test_a_malformed_flag_is_named_as_a_flag() -> None:
@@ -268,3 +308,42 @@ def test_the_example_file_as_it_stands_changes_nothing() -> None:
     loaded = load(None, None, ROOT / ".env.example")
     assert loaded.settings == Settings()
     assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://App.Example", "https://app.example"),
+        ("https://app.example:443/", "https://app.example"),
+        ("http://localhost:5173", "http://localhost:5173"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("http://[0:0::1]:06274", "http://[::1]:6274"),
+        ("https://a_b.xn--bcher-kva.example:80", "https://a_b.xn--bcher-kva.example:80"),
+    ],
+)
+def test_origins_are_taken_as_browsers_write_them(given: str, origin: str) -> None:
+    assert load({"MCP_PROXY_CORS_ORIGIN": given}).settings.cors_origin == (origin,)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "*",
+        "null",
+        "app.example",
+        "https://",
+        "https://app.example/x",
+        "ftp://x",
+        "https://*.x",
+        "http://x:0",
+        "http://x:65536",
+        "http://x:",
+        "http://[:::]",
+        "http://a..b",
+        "http://u@x",
+        "https://bücher.example",
+        "https://a.example, *",
+    ],
+)
+def test_an_origin_that_is_none_stops_the_start(given: str) -> None:
+    assert "origins one by one" in refusal({"MCP_PROXY_CORS_ORIGIN": given})

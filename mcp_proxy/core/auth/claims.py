@@ -56,6 +56,7 @@ def read_claims(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Pri
         rate=_rate(claims),
         token_id=_token_id(claims),
         expires=expires,
+        compact=_compact(claims),
     )
 
 
@@ -148,6 +149,14 @@ def _rate(claims: Mapping[str, Any]) -> int | None:
     if type(value) is not int or not 0 < value <= _LAST_SECOND:
         raise refused("the token's rate claim must be a positive integer: calls a minute")
     return value
+
+
+def _compact(claims: Mapping[str, Any]) -> bool:
+    if "listing" not in claims:
+        return False
+    if claims["listing"] != "compact":
+        raise refused('the token\'s listing claim must be "compact"')
+    return True
 
 
 def _token_id(claims: Mapping[str, Any]) -> str | None:

@@ -70,6 +70,7 @@ def mint(
     issuer: str | None = None,
     audience: str | None = None,
     max_ttl: float | None = None,
+    compact: bool = False,
 ) -> str:
     """A signed token (RFC 7519) for ``ttl`` seconds from ``now``. None leaves a claim out, empty narrows to nothing.
 
@@ -84,6 +85,8 @@ def mint(
             claims[name] = list(globs)
     optional = {"rate": rate, "jti": token_id, "iss": issuer, "aud": audience}
     claims |= {name: value for name, value in optional.items() if value is not None}
+    if compact:
+        claims["listing"] = "compact"
     headers = {"kid": key.key_id} if key.key_id is not None else None
     token = jwt.encode(claims, key.key, algorithm=key.algorithm, headers=headers)
     if len(token) > MAX_TOKEN:

@@ -53,6 +53,8 @@ class Principal:
     expires: float | None = None
     owner: str | None = None
     """Tells callers apart whose tokens name nobody."""
+    compact: bool = False
+    """Whether MCP clients with this token list the meta tools instead of all tools."""
 
     @property
     def who(self) -> str:

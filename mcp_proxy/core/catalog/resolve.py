@@ -70,6 +70,14 @@ def find_server(name: str, servers: Mapping[str, ServerSpec], principal: Princip
     return Named(members, None)
 
 
+def _find_liked(name: str | None, servers: Mapping[str, ServerSpec], principal: Principal) -> Named | None:
+    """A preference for a server that is gone, or no longer visible, is none."""
+    try:
+        return None if name is None else find_server(name, servers, principal)
+    except ProxyError:
+        return None
+
+
 def _same_url(one: str, other: str) -> bool:
     return one.rstrip("/") == other.rstrip("/")
 
@@ -82,14 +90,19 @@ def resolve_tool(
     server: str | None = None,
     *,
     shown: bool = False,
+    prefer: str | None = None,
 ) -> Target[Tool]:
     """Where to send a call of the tool ``name``, at ``server`` if one is named.
 
     ``shown``: the caller works from a list, so a name as it is listed means what it is listed for, whatever else is called
-    so. Raises `ProxyError`: ``server_not_found``, ``tool_not_found``, ``ambiguous_tool``.
+    so. ``prefer``: the server or group whose tools bare names mean before all others, as long as it is there.
+
+    Raises `ProxyError`: ``server_not_found``, ``tool_not_found``, ``ambiguous_tool``.
     """
     named = None if server is None else find_server(server, servers, principal)
-    return _Question(catalog.tools, principal, name, "tool", "GET /tools/list").answer(named, shown=shown)
+    return _Question(catalog.tools, principal, name, "tool", "GET /tools/list").answer(
+        named, shown=shown, liked=_find_liked(prefer, servers, principal)
+    )
 
 
 def resolve_prompt(
@@ -100,10 +113,13 @@ def resolve_prompt(
     server: str | None = None,
     *,
     shown: bool = False,
+    prefer: str | None = None,
 ) -> Target[Prompt]:
     """As `resolve_tool`, for prompts; the kinds of the errors are the same, their messages say prompt."""
     named = None if server is None else find_server(server, servers, principal)
-    return _Question(catalog.prompts, principal, name, "prompt", "prompts/list").answer(named, shown=shown)
+    return _Question(catalog.prompts, principal, name, "prompt", "prompts/list").answer(
+        named, shown=shown, liked=_find_liked(prefer, servers, principal)
+    )
 
 
 def resolve_resource(
@@ -143,9 +159,11 @@ class _Question(Generic[ItemT]):
     kind: str
     listing: str
 
-    def answer(self, named: Named | None, *, shown: bool) -> Target[ItemT]:
+    def answer(self, named: Named | None, *, shown: bool, liked: Named | None = None) -> Target[ItemT]:
         if named is not None:
             return self._at_server(named)
+        if liked is not None and (target := self._at_liked(liked)) is not None:
+            return target
         if shown and (listed := self._seen(self.table.by_shown)):
             return self._as_listed(listed)
         # A full name wins over a bare one that looks like it: servers are named by the operator, tools by their servers.
@@ -165,6 +183,17 @@ class _Question(Generic[ItemT]):
             if entries:
                 return _preferring(entries, named.preferred)
         raise self._unknown(named.preferred or named.members[0].group or "")
+
+    def _at_liked(self, liked: Named) -> Target[ItemT] | None:
+        """The thing of that bare name at the preferred server; replicas elsewhere can stand in. Full names mean what they say."""
+        bare = self._seen(self.table.by_bare)
+        members = {spec.name for spec in liked.members}
+        own = [entry for entry in bare if entry.server in members]
+        if not own or self._seen(self.table.by_full):
+            return None
+        first = _preferring(own, liked.preferred)
+        others = (other for other in bare if other.server not in members and other.is_replica_of(own[0]))
+        return Target(first.name, (*first.entries, *others), liked.preferred)
 
     def _as_listed(self, entries: list[Entry[ItemT]]) -> Target[ItemT]:
         first = entries[0]

@@ -39,6 +39,13 @@ def test_every_claim_reaches_the_principal(verifier_for, sign):
     assert principal.tools == ("add*",)
     assert principal.models == ("fast",)
     assert (principal.rate, principal.token_id) == (7, "t-1")
+    assert not principal.compact
+
+
+def test_a_compact_listing_can_be_asked_for_and_nothing_else(verifier_for, sign):
+    assert verifier_for().verify(sign(listing="compact")).compact
+    for other in ("full", "Compact", "", True, None, ["compact"]):
+        assert "listing claim" in refusal(verifier_for(), sign(listing=other))
 
 
 @pytest.mark.parametrize(

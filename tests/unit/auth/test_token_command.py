@@ -61,13 +61,15 @@ def test_a_bare_call_prints_a_token_for_an_hour_alone_on_stdout(run, secret):
 def test_every_option_reaches_the_token(run, secret):
     claims = claims_of(
         run("--sub", "alice", "--scope", "tools:read tools:call", "--scope", "logs:read", "--servers", "a,b",
-            "--servers", "c", "--tools", "calc.*", "--models", "fast", "--rate", "30", "--ttl", "15m", "--jti", "t-1"),
+            "--servers", "c", "--tools", "calc.*", "--models", "fast", "--rate", "30", "--ttl", "15m", "--jti", "t-1",
+            "--compact"),
         secret,
     )  # fmt: skip
     assert claims["scope"] == "tools:read tools:call logs:read"
     assert (claims["servers"], claims["tools"], claims["models"]) == (["a", "b", "c"], ["calc.*"], ["fast"])
     assert (claims["sub"], claims["rate"], claims["jti"]) == ("alice", 30, "t-1")
     assert claims["exp"] - claims["iat"] == 900
+    assert claims["listing"] == "compact"
 
 
 def test_an_option_given_empty_narrows_to_nothing(run, secret):

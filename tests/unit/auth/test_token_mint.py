@@ -19,7 +19,7 @@ def key(settings_from, secret):
 def test_a_minted_token_says_what_was_asked_for(verifier_for, key):
     token = mint(
         key, subject="alice", now=NOW + 0.9, ttl=60, scopes=["tools:call", "logs:read"], servers=["calc"],
-        tools=["add"], models=[], rate=5, token_id="t-1", issuer="me", audience="proxy",
+        tools=["add"], models=[], rate=5, token_id="t-1", issuer="me", audience="proxy", compact=True,
     )  # fmt: skip
     verifier = verifier_for(MCP_PROXY_JWT_ISSUER="me", MCP_PROXY_JWT_AUDIENCE="proxy", MCP_PROXY_JWT_MAX_TTL="60")
     principal = verifier.verify(token)
@@ -27,6 +27,7 @@ def test_a_minted_token_says_what_was_asked_for(verifier_for, key):
     assert principal.scopes == {"tools:call", "logs:read"}
     assert (principal.servers, principal.tools, principal.models) == (("calc",), ("add",), ())
     assert principal.expires == NOW + 60
+    assert principal.compact
 
 
 def test_what_is_not_asked_for_is_not_in_the_token(key, secret):

@@ -334,6 +334,8 @@ def test_a_document_without_servers_is_fine(document: object) -> None:
         ({"mcpServer": {"a": {"command": "x"}}}, "did you mean mcpServers?"),
         ({"mcpServers": None}, "mcpServers must be an object or a list"),
         ({"mcpServers": "x"}, "mcpServers must be an object or a list"),
+        ({"mcpServers": [1, "a"]}, "mcpServers holds no servers"),
+        ([1, 2], "the list holds no servers"),
         ({"mcpServers": {"command": "npx", "args": []}}, "a server without a name"),
         ({"mcp": 5}, "mcp must be an object or a list"),
         ({"mcpServers": {"a b": {"command": "x"}, "a.b": {"command": "x"}}}, "'a b' and 'a.b'"),

@@ -149,3 +149,22 @@ def test_a_link_that_leads_nowhere_is_not_an_empty_state(tmp_path: Path) -> None
 
 def test_a_state_in_memory_shows_no_secrets() -> None:
     assert "s3cret" not in repr(FULL)
+
+
+def test_a_file_that_another_program_has_changed_is_not_replaced(tmp_path: Path) -> None:
+    one, other = StateStore(tmp_path), StateStore(tmp_path)
+    one.save(State(1))
+    assert other.load() == State(1)
+    other.save(State(2))
+    with pytest.raises(StoreError, match="was changed by another program"):
+        one.save(State(2, {"a": {"command": "x"}}))
+    assert StateStore(tmp_path).load() == State(2)
+    other.save(State(3))
+
+
+def test_a_file_that_was_removed_is_written_anew(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.save(State(1))
+    store.path.unlink()
+    store.save(State(2))
+    assert store.load() == State(2)

@@ -87,14 +87,28 @@ class FakeManager:
         self.catalog = build([(spec, offered) for spec, _ in servers], decide("always", ".", 2), 1)
 
     async def resolve_tool(
-        self, principal: Principal, name: str, at: str | None, *, client: Client = PROXY, shown: bool = False
+        self,
+        principal: Principal,
+        name: str,
+        at: str | None,
+        *,
+        client: Client = PROXY,
+        shown: bool = False,
+        prefer: str | None = None,
     ) -> Target[Tool]:
-        return resolve_tool(self.catalog, self.specs, principal, name, at, shown=shown)
+        return resolve_tool(self.catalog, self.specs, principal, name, at, shown=shown, prefer=prefer)
 
     async def resolve_prompt(
-        self, principal: Principal, name: str, at: str | None, *, client: Client = PROXY, shown: bool = False
+        self,
+        principal: Principal,
+        name: str,
+        at: str | None,
+        *,
+        client: Client = PROXY,
+        shown: bool = False,
+        prefer: str | None = None,
     ) -> Target[Prompt]:
-        return resolve_prompt(self.catalog, self.specs, principal, name, at, shown=shown)
+        return resolve_prompt(self.catalog, self.specs, principal, name, at, shown=shown, prefer=prefer)
 
     async def resolve_resource(
         self, principal: Principal, uri: str, at: str | None, *, client: Client = PROXY

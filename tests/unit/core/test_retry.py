@@ -120,3 +120,16 @@ def test_retries_towards_one_server_use_up_nobody_elses() -> None:
     assert taken(budgets.of("dead"), 10) == 3
     assert budgets.of("other").take()
     assert not budgets.of("dead").take()
+
+
+def test_budgets_of_servers_that_are_long_gone_are_dropped() -> None:
+    clock = FakeClock()
+    budgets = RetryBudgets(clock)
+    for number in range(1024):
+        budgets.of(f"gone-{number}")
+    clock.advance(30)
+    busy = budgets.of("gone-1023")
+    busy.count_call()
+    budgets.of("new")
+    assert budgets.of("gone-1023") is busy
+    assert len(budgets._budgets) == 2

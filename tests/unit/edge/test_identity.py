@@ -98,6 +98,62 @@ async def test_a_bad_token_is_refused_at_a_websocket(edge: Edge) -> None:
     assert [(message["type"], message["code"]) for message in closed.sent] == [("websocket.close", 1008)]
 
 
+def offering(*protocols: str, **more: Any) -> dict[str, Any]:
+    """A websocket whose client offers these subprotocols, as a server hands it on."""
+    header = (b"sec-websocket-protocol", ", ".join(protocols).encode())
+    return {**websocket([LOCALHOST, header], **more), "subprotocols": list(protocols)}
+
+
+@pytest.mark.parametrize(
+    ("protocols", "left"),
+    [
+        ((f"bearer.{GOOD}", "mcp-proxy-log"), ["mcp-proxy-log"]),
+        (("mcp-proxy-log", f"Bearer.{GOOD}", "x"), ["mcp-proxy-log", "x"]),
+        ((f"bearer.{GOOD}",), []),
+    ],
+)
+async def test_a_token_among_the_subprotocols_names_the_principal_and_is_one_no_more(
+    edge: Edge, protocols: tuple[str, ...], left: list[str]
+) -> None:
+    await edge.send(offering(*protocols))
+    [scope] = edge.scopes
+    assert scope[PRINCIPAL_KEY] == Principal(subject="ada")
+    assert GOOD not in texts(scope)
+    assert scope["subprotocols"] == left
+    header = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
+    assert header == ([", ".join(left).encode()] if left else [])
+    assert GOOD not in texts(edge.lines)
+
+
+async def test_subprotocols_without_a_token_stay_as_they_were_sent(edge: Edge) -> None:
+    sent = offering("mcp-proxy-log", "bearer")
+    await edge.send(sent)
+    assert edge.scopes[0]["headers"] == sent["headers"]
+    assert (edge.scopes[0]["subprotocols"], edge.scopes[0][PRINCIPAL_KEY]) == (["mcp-proxy-log", "bearer"], None)
+
+
+@pytest.mark.parametrize(
+    ("scope", "status"),
+    [
+        (offering(f"bearer.{BAD}"), 401),
+        (offering("bearer."), 401),
+        (offering(f"bearer.{GOOD}", f"bearer.{GOOD}"), 400),
+        (offering(f"bearer.{GOOD}", query=f"token={GOOD}".encode()), 400),
+    ],
+)
+async def test_a_token_among_the_subprotocols_is_refused_as_any_other(
+    edge: Edge, scope: dict[str, Any], status: int
+) -> None:
+    answer = await edge.send(scope)
+    assert (answer.status, edge.scopes) == (status, [])
+    assert BAD not in texts(answer.sent) + texts(edge.lines)
+
+
+async def test_subprotocols_mean_nothing_outside_a_websocket(edge: Edge) -> None:
+    await edge.send(http(headers=[LOCALHOST, (b"sec-websocket-protocol", f"bearer.{GOOD}".encode())]))
+    assert edge.verifier.asked == []
+
+
 @pytest.mark.parametrize(
     "value",
     ["", " ", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", GOOD, f"Bearer{GOOD}", f"Token {GOOD}", f"Bearer {GOOD} {GOOD}",

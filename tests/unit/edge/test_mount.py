@@ -24,7 +24,7 @@ async def chosen(scope: Scope) -> str:
 
     mount = Mount(
         named("app"),
-        {("POST", "/tools"): named("tools"), ("GET", "/sse/exact"): named("exact")},
+        {("POST", "/tools"): named("tools"), ("GET", "/sse/exact"): named("exact"), ("WS", "/ws"): named("ws")},
         under={"/mcp": named("mcp"), "/sse": named("sse")},
     )
     await mount(scope, messages(), nowhere)
@@ -37,6 +37,7 @@ async def chosen(scope: Scope) -> str:
     [
         ("POST", "/tools", "tools"),
         ("GET", "/tools", "app"),
+        ("GET", "/ws", "app"),
         ("POST", "/tools/", "app"),
         ("POST", "/mcp", "mcp"),
         ("DELETE", "/mcp/", "mcp"),
@@ -56,8 +57,12 @@ async def test_a_request_goes_to_its_handler(method: str, path: str, name: str) 
     assert await chosen(http(path, method=method)) == name
 
 
-async def test_all_that_is_not_http_goes_to_the_app() -> None:
-    assert await chosen(websocket() | {"path": "/mcp"}) == "app"
+@pytest.mark.parametrize(("path", "name"), [("/ws", "ws"), ("/ws/", "app"), ("/tools", "app"), ("/mcp", "app")])
+async def test_a_websocket_goes_to_its_own_handler_or_the_app(path: str, name: str) -> None:
+    assert await chosen(websocket() | {"path": path}) == name
+
+
+async def test_all_that_is_no_request_goes_to_the_app() -> None:
     assert await chosen({"type": "lifespan"}) == "app"
 
 

@@ -13,10 +13,11 @@ from mcp_proxy.base.errors import DRAINING, OVERLOADED, UNSUPPORTED_MEDIA_TYPE, 
 from mcp_proxy.core.auth.principal import LOCAL, Principal
 from mcp_proxy.edge import presence
 from mcp_proxy.edge.body import ClientGone
+from mcp_proxy.edge.streams import Streams, calling_after
 from mcp_proxy.edge.types import Receive, Scope, Send
 from mcp_proxy.gateway.accept import Accepts, read_accept
 from mcp_proxy.gateway.outlet import Outlet
-from mcp_proxy.gateway.stream import PING, Streams, calling_after, check_json, event, stream_outlet
+from mcp_proxy.gateway.stream import MAX_STREAMS, PING, check_json, event, stream_outlet
 from tests.unit.gateway.http_fakes import LIMIT, Exchange, request
 
 pytestmark = pytest.mark.anyio
@@ -126,7 +127,7 @@ def test_streams_are_counted_and_bounded() -> None:
 
 
 async def test_close_ends_them_and_waits_for_the_last() -> None:
-    streams, outlets, left = Streams(), [Outlet(), Outlet()], []
+    streams, outlets, left = Streams(MAX_STREAMS), [Outlet(), Outlet()], []
 
     async def serve(outlet: Outlet) -> None:
         with streams.open(outlet.close, LOCAL):
@@ -146,7 +147,7 @@ async def test_close_ends_them_and_waits_for_the_last() -> None:
 
 
 async def test_close_does_not_wait_for_ever() -> None:
-    streams = Streams()
+    streams = Streams(MAX_STREAMS)
     with streams.open(lambda: None, LOCAL):
         async with asyncio.timeout(LIMIT):
             await streams.close(0.005)
@@ -196,7 +197,7 @@ def test_a_body_has_to_be_declared_as_json() -> None:
 
 
 def test_a_callers_streams_end_when_its_token_is_revoked_and_nobody_elses() -> None:
-    streams, ended = Streams(), []
+    streams, ended = Streams(MAX_STREAMS), []
     revoked, other = Principal("a", token_id="t1"), Principal("a", token_id="t2")
     with streams.open(lambda: ended.append("one"), revoked), streams.open(lambda: ended.append("two"), other):
         streams.end_where(lambda principal: principal.token_id == "t1")

@@ -377,3 +377,53 @@ def test_a_provider_of_several_servers_names_none_of_them() -> None:
 def test_a_servers_own_name_wins_over_a_provider_that_is_called_so() -> None:
     assert ACME.where("add", "one")[0] == ["one"]
     assert ACME.refuses("one.find").kind is TOOL_NOT_FOUND
+
+
+# Names of a server that is preferred
+
+
+def preferring(
+    world: World, method: str, prefer: str, principal: Principal = ANYBODY, *, shown: bool = False
+) -> tuple[list[str], str | None]:
+    target = resolve_tool(world.catalog, world.specs, principal, method, None, shown=shown, prefer=prefer)
+    return [entry.server for entry in target.entries], target.preferred
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_bare_name_means_the_preferred_server_where_it_has_the_tool(shown: bool) -> None:
+    assert preferring(PLAIN, "add", "math", shown=shown) == (["math"], "math")
+    assert preferring(PLAIN, "add", "calc", shown=shown) == (["calc"], "calc")
+    assert preferring(PLAIN, "find", "calc", shown=shown) == (["fs"], None)
+
+
+def test_a_full_name_means_its_own_server_whatever_is_preferred() -> None:
+    assert preferring(PLAIN, "calc.add", "math") == (["calc"], "calc")
+    odd = World((server("calc"), [ADD]), (server("other"), [tool("calc.add")]))
+    assert preferring(odd, "calc.add", "other") == (["calc"], "calc")
+
+
+def test_a_preferred_server_comes_before_the_one_whose_bare_name_is_listed() -> None:
+    bare = World((server("calc"), [ADD]), (server("math"), [ADD]), naming="never")
+    assert bare.where("add", shown=True) == (["calc"], None)
+    assert preferring(bare, "add", "math", shown=True) == (["math"], "math")
+
+
+def test_replicas_stand_in_for_a_preferred_server_after_it() -> None:
+    assert preferring(URLS, "add", "u2") == (["u2", "u1"], "u2")
+    assert preferring(URLS, "odd", "u2") == (["u2"], "u2")
+    assert preferring(GROUP, "find", "s2") == (["s2", "s1"], "s2")
+    assert preferring(GROUP, "add", "search") == (["s2"], None)
+
+
+def test_a_preference_for_what_is_gone_or_not_visible_is_none() -> None:
+    assert preferring(PLAIN, "find", "gone") == (["fs"], None)
+    narrow = Principal("narrow", servers=("calc",))
+    assert preferring(PLAIN, "add", "math", narrow) == (["calc"], None)
+    with pytest.raises(ProxyError) as raised:
+        preferring(PLAIN, "add", "gone")
+    assert raised.value.kind is AMBIGUOUS_TOOL
+
+
+def test_a_server_that_is_named_is_asked_whatever_is_preferred() -> None:
+    target = resolve_tool(PLAIN.catalog, PLAIN.specs, ANYBODY, "add", "calc", prefer="math")
+    assert [entry.server for entry in target.entries] == ["calc"]

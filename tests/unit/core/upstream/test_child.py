@@ -26,6 +26,14 @@ HELPER = (
     "sys.stdin.read()"
 )
 
+STUBBORN_HELPER = (
+    "import os, signal, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "if os.fork() == 0: [os.close(number) for number in (0, 1, 2)] + [time.sleep(600)]\n"
+    "print('up', flush=True)\n"
+    "sys.stdin.read()"
+)
+
 
 class Started:
     """A child with what it has said; bytes arrive in a queue."""
@@ -143,6 +151,18 @@ async def test_what_ignores_sigterm_is_killed(started: Started) -> None:
     await started.said()
     await child.stop()
     await gone(child.pid)
+
+
+async def test_a_stop_that_is_cut_short_leaves_no_transport_open_of_a_child_that_has_ended(started: Started) -> None:
+    child = await started.python(STUBBORN_HELPER)
+    await started.said()
+    stopping = asyncio.gather(child.stop())
+    await ended(child)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert child._transport is not None
+    assert child._transport.is_closing()
 
 
 async def test_stopping_twice_is_no_error(started: Started) -> None:
