@@ -267,3 +267,33 @@ def _object(text: str) -> Mapping[str, Any]:
 def estimate(texts: Iterable[str]) -> int:
     """A guess at tokens: four characters each, one at least. Grows with the text."""
     return max(1, -(-sum(map(len, texts)) // 4))
+
+
+_IMAGE_TOKENS = 1500
+
+
+def question_tokens(ask: ChatRequest) -> int:
+    """A guess at the tokens of a request: its texts and tools by length, each image or recording the same. Grows with it."""
+    texts = [ask.system or ""]
+    texts += [tool.name + (tool.description or "") + _json(tool.input_schema) for tool in ask.tools]
+    seen = 0
+    for message in ask.messages:
+        for block in message.content:
+            for part in block.content if isinstance(block, ToolResult) else (block,):
+                match part:
+                    case Text():
+                        texts.append(part.text)
+                    case ToolUse():
+                        texts.append(part.name + _json(part.arguments))
+                    case Image() | Audio():
+                        seen += 1
+    return estimate(texts) + seen * _IMAGE_TOKENS
+
+
+def answer_tokens(content: Iterable[Text | ToolUse]) -> int:
+    """A guess at the tokens of an answer."""
+    return estimate(block.text if isinstance(block, Text) else block.name + _json(block.arguments) for block in content)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
