@@ -96,7 +96,7 @@ async def test_a_stream_ends_when_its_time_is_over() -> None:
 
 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_proxy.gateway.stream.STALLED", 0.005)
+    monkeypatch.setattr("mcp_proxy.edge.event_stream.STALLED", 0.005)
     outlet = Outlet()
     exchange = streaming(outlet)
     exchange.reading.clear()
