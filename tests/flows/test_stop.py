@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -57,6 +59,29 @@ async def test_a_call_that_takes_longer_than_the_drain_does_not_hold_the_stop_up
         assert child.running() == []
         answer = await slow
         assert refusal(answer) == (502, "outcome_unknown"), "its caller is told that nobody knows"
+
+
+async def test_a_client_that_does_not_read_its_answer_does_not_hold_the_stop_up():
+    async with faulty_stdio() as child, ProxyProcess(servers={"calc": child.entry}) as proxy:
+        await proxy.connected("calc")
+        body = json.dumps({"method": "echo", "args": {"text": "x" * 3_500_000}}).encode()
+        head = [
+            "POST /tools HTTP/1.1",
+            "Host: localhost",
+            f"Authorization: Bearer {make_token()}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", proxy.port))
+            await asyncio.to_thread(deaf.sendall, "\r\n".join([*head, "", ""]).encode() + body)
+            await eventually(lambda: child.ledger.count() == 1, what="the call was executed")
+            proxy.process.terminate()
+            assert await asyncio.wait_for(proxy.process.wait(), 20) == 0
+        assert not proxy.log_lines(event="task_failed")
+        assert proxy.log_lines(event="stopped")
+        assert child.running() == []
 
 
 async def test_a_second_signal_ends_the_waiting():
