@@ -8,7 +8,7 @@ lane's own matter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,10 +64,14 @@ class Lane(Protocol):
         ...
 
 
+Write = Callable[[bool], Mapping[str, Any]]
+"""Makes the parameters for a lane that takes tools, or takes none."""
+
+
 @dataclass(eq=False, slots=True)
 class _Job:
     tenant: str
-    params: Mapping[str, Any]
+    write: Write
     tools: bool
     seconds: float | None
     answer: asyncio.Future[Mapping[str, Any]]
@@ -152,9 +156,9 @@ class Broker:
     # Requests
 
     async def complete(
-        self, tenant: str, params: Mapping[str, Any], *, tools: bool = False, seconds: float | None = None
+        self, tenant: str, write: Write, *, tools: bool = False, seconds: float | None = None
     ) -> Mapping[str, Any]:
-        """The result of ``sampling/createMessage`` from one of the lanes. ``tools``: the request has some.
+        """The result of ``sampling/createMessage`` from one of the lanes. ``tools``: only lanes that take some will do.
 
         ``seconds``: how long a lane may take; None: as long as it likes. Raises `ChatError`. Cancelling it cancels the
         request, wherever it is.
@@ -163,7 +167,7 @@ class Broker:
             raise ChatError(NOT_READY, "no MCP client that can answer is connected", retry_after=RETRY_AFTER)
         if tools and not any(place.lane.tools for place in self._places.values()):
             raise ChatError(TOOLS_NOT_SUPPORTED, "no connected client's model can be given tools", param="tools")
-        job = _Job(tenant, params, tools, seconds, asyncio.get_running_loop().create_future())
+        job = _Job(tenant, write, tools, seconds, asyncio.get_running_loop().create_future())
         try:
             self._queue.put(tenant, job)
         except Full:
@@ -197,7 +201,9 @@ class Broker:
         sent_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(job.seconds):
-                result = await place.lane.sample(job.params)
+                result = await place.lane.sample(job.write(place.lane.tools))
+        except ChatError as error:  # it cannot be said to this lane's client
+            _fail(job, error)
         except NotSent:
             self._put_back(job, place)
         except LaneRefused as refusal:

@@ -100,10 +100,12 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """The answer is to be JSON: of this schema, or with None any object."""
+    """The answer is to be JSON: of this schema, or with None any object. ``strict``: the schema keeps to what providers
+    that hold a model to it can do, and they are to."""
 
     schema: Mapping[str, Any] | None = None
     name: str | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ class ChatRequest:
     ``messages`` follow MCP's rules (client/sampling, 2025-11-25): a user's message with tool results holds nothing else,
     and has a result for each tool use of the assistant's message before it. ``ignored``: parameters that cannot be passed
     on and change the answer's manner, not its meaning; the caller is told. ``stop``: the answer ends before the first of
-    these texts. ``house_tools``: the tools of this service may be used for the answer.
+    these texts. ``stream_usage``: a stream that would not say its tokens is to. ``house_tools``: the tools of this service
+    may be used for the answer.
     """
 
     model: str
@@ -126,6 +129,7 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     output: OutputFormat | None = None
     stream: bool = False
+    stream_usage: bool = False
     house_tools: bool = False
     ignored: tuple[str, ...] = ()
 

@@ -71,6 +71,10 @@ class Principal:
             _glob(pattern).match(word) for pattern in self.servers for word in (name, group) if word
         )
 
+    def sees_model(self, name: str) -> bool:
+        """Whether the model is within the token's ``models``."""
+        return self.models is None or any(_glob(pattern).match(name) for pattern in self.models)
+
     def sees_tool(self, tool: str, server: str, group: str | None = None) -> bool:
         """Whether the tool is within the token's ``servers`` and ``tools``."""
         if not self.sees_server(server, group):

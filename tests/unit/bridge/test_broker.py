@@ -54,6 +54,10 @@ class Model:
             self._busy -= 1
 
 
+def asking(params: Mapping[str, Any]) -> Callable[[bool], Mapping[str, Any]]:
+    return lambda tools: {**params, "tools": tools}
+
+
 @asynccontextmanager
 async def brokering(*lanes: Model, **more: Any) -> AsyncIterator[Broker]:
     failed: list[str] = []
@@ -77,13 +81,13 @@ async def test_what_is_asked_is_answered() -> None:
     lane = Model()
     lane.go.set()
     async with brokering(lane) as broker:
-        assert await broker.complete("t", {"n": 1}) == {"answer": 1, "by": "lane"}
+        assert await broker.complete("t", asking({"n": 1})) == {"answer": 1, "by": "lane"}
 
 
 async def test_many_are_at_work_at_the_same_time() -> None:
     lane = Model()
     async with brokering(lane) as broker, asyncio.TaskGroup() as group:
-        asked = [group.create_task(broker.complete("t", {"n": n})) for n in range(32)]
+        asked = [group.create_task(broker.complete("t", asking({"n": n}))) for n in range(32)]
         await eventually(lambda: lane.most == 32, what="all are at work")
         lane.go.set()
     assert [task.result()["answer"] for task in asked] == list(range(32))
@@ -94,7 +98,7 @@ async def test_no_more_than_a_lane_stands_are_handed_to_it() -> None:
     async with brokering() as broker, asyncio.TaskGroup() as group:
         broker.add(lane, Window(start=3))
         for n in range(10):
-            group.create_task(broker.complete("t", {"n": n}))
+            group.create_task(broker.complete("t", asking({"n": n})))
         await eventually(lambda: broker.waiting == 7, what="seven wait")
         lane.go.set()
     assert (len(lane.asked), broker.waiting) == (10, 0)
@@ -102,7 +106,7 @@ async def test_no_more_than_a_lane_stands_are_handed_to_it() -> None:
 
 async def test_without_a_lane_nothing_waits() -> None:
     async with brokering() as broker:
-        error = await refused(NOT_READY, broker.complete("t", {"n": 1}))
+        error = await refused(NOT_READY, broker.complete("t", asking({"n": 1})))
         assert error.retry_after
 
 
@@ -110,7 +114,7 @@ async def test_what_waits_is_handed_out_when_a_lane_comes() -> None:
     full, fresh = Model("full", room=0), Model("fresh")
     fresh.go.set()
     async with brokering(full) as broker, asyncio.TaskGroup() as group:
-        answer = group.create_task(broker.complete("t", {"n": 1}))
+        answer = group.create_task(broker.complete("t", asking({"n": 1})))
         await eventually(lambda: broker.waiting == 1, what="it waits")
         broker.add(fresh)
     assert answer.result()["by"] == "fresh"
@@ -118,17 +122,17 @@ async def test_what_waits_is_handed_out_when_a_lane_comes() -> None:
 
 async def test_what_waits_too_long_is_told_so() -> None:
     async with brokering(Model(room=0), patience=0.05) as broker:
-        await refused(NOT_READY, broker.complete("t", {"n": 1}))
+        await refused(NOT_READY, broker.complete("t", asking({"n": 1})))
         assert broker.waiting == 0
 
 
 async def test_too_many_are_refused_for_the_tenant_that_sends_them() -> None:
     lane = Model(room=0)
     async with brokering(lane, limit=10, share=2) as broker, asyncio.TaskGroup() as group:
-        waiting = [group.create_task(broker.complete("a", {"n": n})) for n in range(2)]
+        waiting = [group.create_task(broker.complete("a", asking({"n": n}))) for n in range(2)]
         await eventually(lambda: broker.waiting == 2, what="two wait")
-        assert (await refused(QUEUE_FULL, broker.complete("a", {"n": 3}))).retry_after
-        waiting.append(group.create_task(broker.complete("b", {"n": 4})))
+        assert (await refused(QUEUE_FULL, broker.complete("a", asking({"n": 3})))).retry_after
+        waiting.append(group.create_task(broker.complete("b", asking({"n": 4}))))
         await eventually(lambda: broker.waiting == 3, what="three wait")
         lane.go.set()
         lane.room = 10
@@ -140,9 +144,9 @@ async def test_a_tenant_with_one_question_does_not_wait_behind_another_with_many
     async with brokering() as broker, asyncio.TaskGroup() as group:
         broker.add(lane, Window(start=1, most=1))
         for n in range(50):
-            group.create_task(broker.complete("a", {"n": n}))
+            group.create_task(broker.complete("a", asking({"n": n})))
         await eventually(lambda: broker.waiting == 49, what="they wait")
-        group.create_task(broker.complete("b", {"n": "b"}))
+        group.create_task(broker.complete("b", asking({"n": "b"})))
         await eventually(lambda: broker.waiting == 50, what="b waits")
         lane.go.set()
     assert lane.asked.index("b") <= 2
@@ -152,10 +156,10 @@ async def test_tools_go_to_a_lane_that_takes_them_and_never_wait_in_vain() -> No
     plain, able = Model("plain"), Model("able", tools=True)
     able.go.set()
     async with brokering(plain) as broker:
-        error = await refused(TOOLS_NOT_SUPPORTED, broker.complete("t", {"n": 1}, tools=True))
+        error = await refused(TOOLS_NOT_SUPPORTED, broker.complete("t", asking({"n": 1}), tools=True))
         assert error.param == "tools"
         broker.add(able)
-        assert (await broker.complete("t", {"n": 2}, tools=True))["by"] == "able"
+        assert (await broker.complete("t", asking({"n": 2}), tools=True))["by"] == "able"
 
 
 @pytest.mark.parametrize(
@@ -169,10 +173,10 @@ async def test_tools_go_to_a_lane_that_takes_them_and_never_wait_in_vain() -> No
 async def test_one_that_fails_fails_alone_and_is_asked_once(error: Any, problem: ChatProblem) -> None:
     lane, other = Model("lane"), Model("other", room=0)
     async with brokering(lane, other) as broker, asyncio.TaskGroup() as group:
-        good = group.create_task(broker.complete("t", {"n": "good"}))
+        good = group.create_task(broker.complete("t", asking({"n": "good"})))
         await eventually(lambda: lane.asked, what="the first is at work")
         lane.fails = error
-        await refused(problem, broker.complete("t", {"n": "bad"}))
+        await refused(problem, broker.complete("t", asking({"n": "bad"})))
         lane.fails = None
         lane.go.set()
     assert good.result()["answer"] == "good"
@@ -184,16 +188,16 @@ async def test_what_was_never_sent_goes_to_another_lane_once() -> None:
     deaf.fails = NotSent
     other.go.set()
     async with brokering(deaf, other) as broker:
-        assert (await broker.complete("t", {"n": 1}))["by"] == "other"
+        assert (await broker.complete("t", asking({"n": 1})))["by"] == "other"
         assert deaf.asked == [1]
         other.fails = NotSent
-        await refused(NOT_READY, broker.complete("t", {"n": 2}))
+        await refused(NOT_READY, broker.complete("t", asking({"n": 2})))
 
 
 async def test_a_lane_that_leaves_takes_what_it_is_at_work_on_with_it() -> None:
     lane, other = Model("lane"), Model("other", room=0)
     async with brokering(lane, other) as broker:
-        work = refused(NO_ANSWER, broker.complete("t", {"n": 1}))
+        work = refused(NO_ANSWER, broker.complete("t", asking({"n": 1})))
         async with asyncio.TaskGroup() as group:
             group.create_task(work)
             await eventually(lambda: lane.asked == [1], what="it is at work")
@@ -205,7 +209,7 @@ async def test_a_lane_that_leaves_takes_what_it_is_at_work_on_with_it() -> None:
 async def test_a_model_that_takes_too_long_is_not_waited_for_and_not_asked_again() -> None:
     lane = Model()
     async with brokering(lane) as broker:
-        await refused(NO_ANSWER, broker.complete("t", {"n": 1}, seconds=0.05))
+        await refused(NO_ANSWER, broker.complete("t", asking({"n": 1}), seconds=0.05))
         assert (lane.asked, lane.cancelled) == ([1], [1])
 
 
@@ -213,7 +217,7 @@ async def test_who_leaves_takes_the_question_back_wherever_it_is() -> None:
     lane = Model()
     async with brokering() as broker, asyncio.TaskGroup() as group:
         broker.add(lane, Window(start=1, most=1))
-        working, waiting = (group.create_task(broker.complete("t", {"n": n})) for n in (1, 2))
+        working, waiting = (group.create_task(broker.complete("t", asking({"n": n}))) for n in (1, 2))
         await eventually(lambda: lane.asked == [1] and broker.waiting == 1, what="one is at work, one waits")
         waiting.cancel()
         await eventually(lambda: broker.waiting == 0, what="nothing waits")

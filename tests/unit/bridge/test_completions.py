@@ -95,8 +95,8 @@ async def test_what_fails_for_good_is_not_tried_elsewhere() -> None:
 
 async def test_once_something_was_said_nobody_else_is_asked() -> None:
     second = Scripted()
+    first = Scripted(Started("a", 1), TextDelta("x"), ChatError(SOURCE_ERROR, "broke"))
     with pytest.raises(ChatError, match="broke"):
-        first = Scripted(Started("a", 1), TextDelta("x"), ChatError(SOURCE_ERROR, "broke"))
         await told(completions(first=first, second=second), ask())
     assert second.asked == []
 
