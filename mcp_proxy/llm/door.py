@@ -159,7 +159,8 @@ class LlmDoor:
             estimated = [(b"x-bridge-usage", b"estimated")] if result.usage.estimated else []
             fields = api.whole(result, ask, **made)  # type: ignore[arg-type]
             headers += [(b"x-mcp-model", _ascii(result.model)), *estimated]
-            return await send_json(send, 200, encode(fields), headers)
+            await send_json(send, 200, encode(fields), headers)
+            return
         frames = api.frames(ask, **made)  # type: ignore[arg-type]
         failed = await Streaming(send, frames, record.request_id, tasks=self._tasks).run(deltas, headers)
         if failed is not None:
