@@ -1,4 +1,4 @@
-"""What OpenAI's two APIs say alike in a request: pictures, recordings, arguments of tools, and the turns of a conversation.
+"""What OpenAI's two APIs say alike in a request: pictures, recordings, arguments, formats, and the turns of a conversation.
 
 How each of them wraps these is `openai_chat_messages` and `openai_responses_input`. Nothing is fetched: what is not in
 the request itself is refused.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mcp_proxy.base.json import JsonError, read_strict
-from mcp_proxy.bridge.chat import Audio, Block, Image, Message, Role, Text, ToolResult, ToolUse
+from mcp_proxy.bridge.chat import Audio, Block, Image, Message, OutputFormat, Role, Text, ToolResult, ToolUse
 from mcp_proxy.bridge.wire import reading
 from mcp_proxy.bridge.wire.reading import unsupported, wrong
 
@@ -49,6 +49,24 @@ def arguments(value: Any, at: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise wrong(at, "must be a JSON object, as text")
     return found
+
+
+def output_format(kind: str, given: Mapping[str, Any], at: str) -> OutputFormat | None:
+    """The format of that type, whose name and schema are in ``given``; None for words. Raises `ChatError`."""
+    match kind:
+        case "text":
+            return None
+        case "json_object":
+            return OutputFormat()
+        case "json_schema":
+            schema, name = given.get("schema"), given.get("name")
+            return OutputFormat(
+                None if schema is None else reading.obj(schema, f"{at}.schema"),
+                None if name is None else reading.name(name, f"{at}.name"),
+                strict=reading.flag(given.get("strict"), f"{at}.strict"),
+            )
+        case _:
+            raise unsupported(at, f"a format of type {reading.known_as(kind)} cannot be had here")
 
 
 class Conversation:

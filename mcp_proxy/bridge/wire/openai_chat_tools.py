@@ -18,11 +18,11 @@ _MODES = {"auto": ToolMode.AUTO, "none": ToolMode.NONE, "required": ToolMode.REQ
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The caller's tools; ``house``: this service's are wanted too. ``strict``: some are to be held to their schema."""
+    """The caller's tools; ``house``: this service's are wanted too. ``passed_over``: what cannot be passed on of them."""
 
     tools: tuple[Tool, ...]
     house: bool
-    strict: bool
+    passed_over: tuple[str, ...]
 
 
 def read_tools(body: Mapping[str, Any], *, nested: bool) -> Tools:
@@ -47,7 +47,7 @@ def read_tools(body: Mapping[str, Any], *, nested: bool) -> Tools:
                 house = True
             case kind:
                 raise unsupported(at, f"a tool of type {reading.known_as(kind)} is not available here")
-    return Tools(tuple(tools.values()), house, strict)
+    return Tools(tuple(tools.values()), house, ("tools.strict",) if strict else ())
 
 
 def read_tool_choice(body: Mapping[str, Any], known: Tools, *, nested: bool) -> ToolChoice:

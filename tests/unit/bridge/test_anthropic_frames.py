@@ -170,7 +170,7 @@ def test_an_answer_that_is_written_and_read_is_the_same(result: ChatResult) -> N
     assert read_result(whole(result, ASK, id="msg_1", created=0)) == result
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(st.lists(USES, min_size=1, max_size=4, unique_by=lambda use: use.id), st.data())
 def test_however_tool_uses_are_interleaved_they_are_heard_the_same(uses: list[ToolUse], data: st.DataObject) -> None:
     queues = []

@@ -245,14 +245,16 @@ BODY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(BODY | JSON)
 def test_any_json_is_read_or_refused_in_our_words(value: Any) -> None:
+    refused: list[ChatProblem] = []
     for reader in (read, count_tokens):
         try:
             reader(value)
         except ChatError as error:
-            assert error.problem in (BAD_REQUEST, UNSUPPORTED)
+            refused.append(error.problem)
+    assert refused in ([], [BAD_REQUEST] * 2, [UNSUPPORTED] * 2)
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
