@@ -11,7 +11,7 @@ from typing import Any
 
 from mcp_proxy.bridge import sampling
 from mcp_proxy.bridge.broker import Broker
-from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Delta, Text, Usage, deltas_of
+from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Delta, StopReason, Text, Usage, deltas_of
 from mcp_proxy.bridge.errors import NOT_READY, QUEUE_FULL, SOURCE_ERROR, TOOLS_NOT_SUPPORTED, ChatError
 from mcp_proxy.bridge.output import Misfit, fit, repair
 from mcp_proxy.bridge.provider import SourceDown
@@ -44,7 +44,7 @@ class ConnectedClients:
     async def _answer(self, ask: ChatRequest, model: str, max_tokens: int, tenant: str) -> ChatResult:
         """The answer, in the form that was asked for. Raises `ChatError`."""
         result = await self._ask(ask, model, max_tokens, tenant)
-        if ask.output is None:
+        if ask.output is None or not _says_all(result):
             return result
         fitting = fit(result.text, ask.output)
         if isinstance(fitting, Misfit):
@@ -64,6 +64,11 @@ class ConnectedClients:
         write(needs)  # what cannot be said to any client is refused before it waits for one
         result = await self.broker.complete(tenant, write, tools=needs, seconds=self.seconds)
         return sampling.read_result(result, ask)
+
+
+def _says_all(result: ChatResult) -> bool:
+    """Whether the answer is meant to be the one in the form that was asked for: no tool is wanted first, nothing cut off."""
+    return result.stop in (StopReason.END, StopReason.STOP_SEQUENCE)
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

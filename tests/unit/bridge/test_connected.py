@@ -9,7 +9,17 @@ import pytest
 from mcp_proxy.base.clock import SystemClock
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.bridge.broker import Broker
-from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Message, OutputFormat, Role, Text, Tool, gathered
+from mcp_proxy.bridge.chat import (
+    ChatRequest,
+    ChatResult,
+    Message,
+    OutputFormat,
+    Role,
+    StopReason,
+    Text,
+    Tool,
+    gathered,
+)
 from mcp_proxy.bridge.connected import ConnectedClients
 from mcp_proxy.bridge.errors import NOT_READY, SOURCE_ERROR, TOOLS_NOT_SUPPORTED, ChatError
 from mcp_proxy.bridge.provider import SourceDown
@@ -99,3 +109,14 @@ async def test_one_that_never_fits_is_an_error_and_no_empty_answer() -> None:
         with pytest.raises(ChatError, match="in the form that was asked for") as failed:
             await answer(source, ask(output=COLOUR))
     assert (failed.value.problem, len(client.asked)) == (SOURCE_ERROR, 2)
+
+
+async def test_an_answer_that_was_cut_off_is_passed_on_as_it_is() -> None:
+    class Cut(Client):
+        async def sample(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {**await super().sample(params), "stopReason": "maxTokens"}
+
+    client = Cut('{"colo')
+    async with connected(client) as source:
+        result = await answer(source, ask(output=COLOUR))
+    assert (result.text, result.stop, len(client.asked)) == ('{"colo', StopReason.MAX_TOKENS, 1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,7 +48,10 @@ FULL: dict[str, Any] = {
     "model": "m",
     "messages": [
         {"role": "system", "content": "be brief"},
-        {"role": "user", "content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": PNG}}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": PNG}}],
+        },
         {
             "role": "assistant",
             "content": "well",
@@ -68,7 +72,10 @@ FULL: dict[str, Any] = {
     "stop": ["END", "FIN"],
     "stream": True,
     "stream_options": {"include_usage": True},
-    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}},
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True},
+    },
     "n": 1,
     "logprobs": False,
     "modalities": ["text"],
@@ -121,6 +128,18 @@ def check_turns(messages: tuple[Message, ...]) -> None:
         assert len(results) in (0, len(message.content))
         uses = [block.id for block in message.content if isinstance(block, ToolUse)]
     assert not uses
+
+
+def check_read(value: Any, read: Callable[[Any], ChatRequest]) -> None:
+    """Asserts that this is read, under the rules, or refused with an error that can be told."""
+    try:
+        check_turns(read(value).messages)
+    except ChatError as error:
+        refused = error
+    else:
+        return
+    assert refused.problem in (BAD_REQUEST, UNSUPPORTED)
+    assert json.dumps(error_body(refused, "r"))
 
 
 def test_everything_that_can_be_honoured_is_read() -> None:
@@ -205,6 +224,13 @@ def test_a_refusal_is_words_of_the_assistant() -> None:
     parts = [{"type": "text", "text": "no"}, {"type": "refusal", "refusal": "never"}]
     ask = asked(HELLO, {"role": "assistant", "content": parts}, HELLO, {"role": "assistant", "refusal": "I will not"})
     assert [message.content for message in ask.messages[1::2]] == [(Text("no"), Text("never")), (Text("I will not"),)]
+
+
+def test_a_tool_can_show_pictures_and_nothing_else_beside_words() -> None:
+    ask = asked(HELLO, ASKED, {**TOLD, "content": [{"type": "image_url", "image_url": {"url": PNG}}]})
+    assert ask.messages[-1].content == (ToolResult("c1", (Image("image/png", "iVBORw0KGgo="),)),)
+    sound = {**TOLD, "content": [{"type": "input_audio"}]}
+    assert refusal(HELLO, ASKED, sound) == (UNSUPPORTED, "messages[2].content[0]")
 
 
 def test_instructions_alone_are_put_as_the_users_words() -> None:
@@ -343,13 +369,7 @@ def test_calls_and_results_must_fit(messages: list[dict[str, Any]], param: str) 
 @settings(deadline=None)
 @given(JSON | spoiled(FULL))
 def test_any_json_is_read_or_refused_in_our_words(value: Any) -> None:
-    try:
-        ask = read(value)
-    except ChatError as error:
-        assert error.problem in (BAD_REQUEST, UNSUPPORTED)
-        assert json.dumps(error_body(error, "r"))
-    else:
-        check_turns(ask.messages)
+    check_read(value, read)
 
 
 RESULT = ChatResult(

@@ -223,9 +223,10 @@ def test_an_error_in_place_of_an_answer_is_told(error: Any) -> None:
 @given(JSON | st.builds(body, JSON | st.fixed_dictionaries({"tool_calls": st.lists(JSON)}), JSON, usage=JSON))
 def test_any_json_is_an_answer_or_the_sources_error(value: Any) -> None:
     try:
-        assert isinstance(read_result(value), ChatResult)
+        result: ChatResult | ChatError = read_result(value)
     except ChatError as error:
-        assert error.problem is SOURCE_ERROR
+        result = error
+    assert isinstance(result, ChatResult) or result.problem is SOURCE_ERROR
 
 
 # Streams
@@ -358,6 +359,13 @@ def test_chunks_that_are_none_are_the_sources_error(value: Any) -> None:
     assert raised.value.problem is SOURCE_ERROR
 
 
+@pytest.mark.parametrize("data", [b"", b"{", b'{"model": "\xff"}'])
+def test_events_that_are_no_json_are_the_sources_error(data: bytes) -> None:
+    with pytest.raises(ChatError, match="no JSON object") as raised:
+        Reader().feed(None, data)
+    assert raised.value.problem is SOURCE_ERROR
+
+
 def test_done_without_an_answer_is_the_sources_error() -> None:
     with pytest.raises(ChatError, match="empty"):
         heard()
@@ -377,7 +385,9 @@ def test_any_stream_is_read_or_the_sources_error(chunks: list[Any]) -> None:
     try:
         deltas = heard(*chunks)
     except ChatError as error:
-        assert error.problem is SOURCE_ERROR
+        refused = error
     else:
         assert isinstance(deltas[0], Started)
         assert isinstance(deltas[-1], Ended)
+        return
+    assert refused.problem is SOURCE_ERROR
