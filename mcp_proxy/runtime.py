@@ -40,7 +40,7 @@ from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.log_feed import LogFeed
 from mcp_proxy.telemetry.logs import Logger, follow
 
-DOORS = ("rest", "mcp", "sse", "ws")
+DOORS = ("rest", "mcp", "sse", "llm", "ws")
 """The ways in over HTTP, as the log and ``GET /`` name them."""
 
 
