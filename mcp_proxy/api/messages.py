@@ -49,7 +49,7 @@ class ApiRequest:
                 return {}
             raise ProxyError(BAD_REQUEST, "the body is empty: a JSON object is needed")
         kind = self.content_type.partition(";")[0].strip().lower()
-        if kind != "application/json":
+        if kind not in ("application/json", "application/merge-patch+json"):
             raise ProxyError(UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: send Content-Type: application/json")
         try:
             value = read_strict(self.body)

@@ -182,12 +182,18 @@ class Sources:
 
 
 def _read(file: ServerFile, problems: list[Problem]) -> Servers:
-    """What a file says now, or what it last said."""
+    """What a file says now, or what it last said: also where a server that runs would become one that cannot be used."""
     try:
-        return file.read()
+        servers = file.read()
     except ConfigError as error:
         problems.append(_problem(error))
         return file.in_force
+    running = {spec.name for spec in file.in_force.specs if not spec.disabled}
+    spoilt = next((one for one in servers.refused if one.name in running and not one.disabled), None)
+    if spoilt is None:
+        return servers
+    problems.append(Problem(file.source, f"{spoilt.name}: {spoilt.reason}"))
+    return file.in_force
 
 
 def _settled(

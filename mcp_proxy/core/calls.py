@@ -238,6 +238,8 @@ class CallPath:
             progress.attempts += 1
             attempt = Attempt()
             own = None if tool is None else tool.own
+            if tool is not None and tool is not route.first[2]:  # replicas may be offered by different rules
+                check_arguments(tool, call.params.get("arguments") or {})
             sending = Sending(call.method, _own_params(call, route.own_name, tool), call.client, own)
             try:
                 fields = await upstream.request(sending, deadline=deadline, attempt=attempt)

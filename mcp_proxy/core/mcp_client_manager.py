@@ -150,6 +150,8 @@ class McpClientManager:
 
     def changed(self, upstream: Upstream) -> None:
         """See `upstream.Watcher.changed`."""
+        if self._pins is not None:  # what is seen first counts, not what somebody first looks at
+            self._pins.held(upstream.spec, upstream.offer.tools)
         self._changed()
 
     def _changed(self) -> None:
@@ -414,7 +416,8 @@ class McpClientManager:
             return ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": name})
         upstream = self._fleet[name]
         if upstream.spec.disabled:
-            return ProxyError(UPSTREAM_UNAVAILABLE, f"{name} is disabled", details={"server": name})
+            text = f"{name} is disabled; POST /api/instances/{name}/enable switches it on"
+            return ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": name})
         upstream.poke()
         text = f"{name} is not connected: {upstream.last_error or 'still connecting'}"
         return ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": name}, retry_after=upstream.retry_after())

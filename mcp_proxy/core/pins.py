@@ -77,9 +77,10 @@ class Pins:
         for name in wanted:
             if name not in held:
                 raise ProxyError(TOOL_NOT_FOUND, f"{server} has no tool {name[:200]!r} that is held back")
-        after = {**self._pinned.get(server, {}), **{name: dict(held[name]) for name in wanted}}
-        await self._save({**self._pinned, server: after})
-        self._pinned.setdefault(server, {}).update({name: dict(held[name]) for name in wanted})
+        # As they are now: while this is written the server may announce something else, which nobody has approved.
+        accepted = {name: dict(held[name]) for name in wanted}
+        await self._save({**self._pinned, server: {**self._pinned.get(server, {}), **accepted}})
+        self._pinned.setdefault(server, {}).update(accepted)
         return wanted
 
     async def forget(self, server: str) -> None:

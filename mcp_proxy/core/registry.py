@@ -12,7 +12,7 @@ from functools import wraps
 from hashlib import sha256
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, UNPROCESSABLE, ProxyError
+from mcp_proxy.base.errors import CONFLICT, SERVER_NOT_FOUND, TOOL_NOT_FOUND, UNPROCESSABLE, ProxyError
 from mcp_proxy.base.json import encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.describe import MASK, describe
@@ -96,7 +96,11 @@ class Registry:
 
     def _apply(self, configured: Configured) -> None:
         self._configured = configured
+        known = set(self._manager.refused)
         changes = self._manager.apply(configured.servers)
+        for refused in configured.servers.refused:
+            if refused not in known:
+                self._log.warning("server_refused", server=refused.name, source=refused.source, reason=refused.reason)
         if changes:
             self._log.info(
                 "servers_changed",
@@ -144,6 +148,8 @@ class Registry:
 
         Servers of files can only be switched on and off.
         """
+        # What `GET` shows beside the entry may come back with it.
+        patch = {key: value for key, value in patch.items() if key not in ("source", "origin")}
         if set(patch) <= {"disabled", "isActive", "enabled"} and patch:
             off = _switched_off(patch)
             return await self.switch(name, on=not off, principal=principal, if_match=if_match)
@@ -183,14 +189,23 @@ class Registry:
 
     def pins(self, name: str, principal: Principal) -> dict[str, Any]:
         """What is pinned of a server's tools, and what is held back; see `Pins.describe`. Raises `ProxyError`: 404."""
-        return self._pins.describe(self._check(name, principal, None))
+        spec = self._check(name, principal, None)
+        shown = self._pins.describe(spec)
+        for part in ("tools", "held"):
+            shown[part] = {
+                tool: one for tool, one in shown[part].items() if principal.sees_tool(tool, name, spec.group)
+            }
+        return shown
 
     @_to_its_end
     async def approve(self, name: str, tools: Sequence[str] | None, principal: Principal) -> tuple[str, ...]:
         """Accept tools that are held back as they are now, all of them or those named. Raises `ProxyError`: 404, 409."""
-        self._check(name, principal, None)
+        held = self.pins(name, principal)["held"]
+        for tool in tools or ():
+            if tool not in held:
+                raise ProxyError(TOOL_NOT_FOUND, f"{name} has no tool {tool[:200]!r} that is held back")
         async with self._lock:
-            approved = await self._pins.approve(name, tools)
+            approved = await self._pins.approve(name, list(held) if tools is None else tools)
         self._log.info("tools_approved", server=name, tools=approved)
         self._manager.refresh()
         return approved
@@ -213,9 +228,7 @@ class Registry:
             await asyncio.to_thread(self._store.save, state)
         except StoreError as error:
             self._log.error("state_not_kept", reason=str(error))
-            raise ProxyError(
-                CONFLICT, "the change could not be kept in the state directory; nothing was changed"
-            ) from None
+            raise ProxyError(CONFLICT, f"the change could not be kept, and nothing was changed: {error}") from None
         self._state = state
         self._report(configured)
         self._apply(configured)

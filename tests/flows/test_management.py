@@ -241,3 +241,18 @@ async def test_what_the_api_added_is_there_after_a_kill(upstream: FaultyUpstream
         found = {row["name"]: row["state"] for row in (await proxy.get("/servers")).json["servers"]}
         assert set(found) == {"file", "calc"}
         assert found["file"] == "disabled"
+
+
+async def test_what_is_shown_of_a_server_can_be_sent_back(upstream: FaultyUpstream):
+    async with serving(**LOOPBACK) as inside:
+        await add(inside, calc={"url": upstream.url, "headers": {"X-Key": "s3cret"}})
+        shown = (await inside.get("/api/instances/calc", token=ADMIN)).json["config"]
+        reply = await inside.request(
+            "PATCH",
+            "/api/instances/calc",
+            data=json.dumps({**shown, "description": "adds"}).encode(),
+            headers={"Content-Type": "application/merge-patch+json"},
+            token=ADMIN,
+        )
+        assert (reply.status, reply.json["config"]["description"]) == (200, "adds"), reply
+        assert inside.app.runtime.manager.specs["calc"].headers == {"X-Key": "s3cret"}

@@ -162,3 +162,45 @@ async def test_who_may_only_read_sees_pins_and_approves_nothing():
         narrow = make_token(servers=["other"], scope="admin")
         for method, path in (("GET", "/api/instances/one/pins"), ("POST", "/api/instances/one/pins/approve")):
             assert (await house.inside.request(method, path, token=narrow)).status == 404
+
+
+async def test_tools_are_pinned_as_soon_as_they_are_listed_though_nobody_looks():
+    async with controlled(pin=True) as (house, one):
+        await eventually(
+            lambda: house.inside.app.runtime.pins.describe(house.runtime.manager.specs["one"])["tools"],
+            what="the tools are pinned",
+        )
+        one.tools = [{**tool("meta"), "description": "New."}]
+        await one.announce()
+        await eventually(lambda: _held(house.inside), what="the change is held back")
+
+
+async def _held(inside: Inside) -> bool:
+    return bool((await inside.get("/api/instances/one/pins")).json["held"])
+
+
+async def test_a_narrowed_token_sees_and_approves_the_pins_of_its_tools_only():
+    async with controlled(pin=True) as (house, one):
+        inside = house.inside
+        assert await _listed(inside, "meta")
+        one.tools = [{**tool("meta"), "description": "1"}, {**tool("sample"), "description": "2"}, tool("link")]
+        await one.announce()
+        await eventually(lambda: _held(inside), what="the changes are held back")
+        narrow = make_token(tools=["meta"], scope="servers:read servers:write")
+        shown = (await inside.get("/api/instances/one/pins", token=narrow)).json
+        assert (list(shown["tools"]), list(shown["held"])) == (["meta"], ["meta"])
+        path = "/api/instances/one/pins/approve"
+        assert (await inside.post(path, {"tools": ["sample"]}, token=narrow)).status == 404
+        assert (await inside.request("POST", path, token=narrow)).json == {"approved": ["meta"]}
+
+
+async def test_each_member_of_a_group_keeps_its_own_rules():
+    closed = {"override": {"echo": {"hidden": ["debug"]}}}
+    async with upstream(name="one", tools=[two_texts()]) as one, upstream(name="two", tools=[two_texts()]) as two:
+        servers = {"a": {"url": one.url, "group": "g"}, "b": {"url": two.url, "group": "g", "tools": closed}}
+        async with reachable(servers) as house:
+            given = {"text": "hi", "secret": "s", "debug": True}
+            for _ in range(40):
+                await house.inside.call("g.echo", given)
+        assert one.called("echo") > 0
+        assert two.called("echo") == 0

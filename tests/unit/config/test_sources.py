@@ -512,3 +512,16 @@ def test_a_look_shows_every_change_without_reading(place: Place) -> None:
         change()
         looks.append(sources.look())
     assert len(set(looks)) == 7
+
+
+def test_a_server_that_runs_is_not_lost_to_a_mistake_in_its_entry(place: Place) -> None:
+    place.one.write_text('{"mcpServers": {"a": {"command": "x"}, "bad": {"command": "${NONE}"}}}')
+    sources = place.sources()
+    assert [spec.name for spec in sources.start(State()).servers.specs] == ["a"]
+    place.one.write_text('{"mcpServers": {"a": {"command": "${NONE}"}, "b": {"command": "x"}}}')
+    spoilt = sources.reload(State())
+    assert [spec.name for spec in spoilt.servers.specs] == ["a"]
+    assert [(one.source, "NONE" in one.reason) for one in spoilt.problems] == [(str(place.one), True)]
+    place.one.write_text('{"mcpServers": {"b": {"command": "x"}}}')
+    mended = sources.reload(State())
+    assert ([spec.name for spec in mended.servers.specs], mended.problems) == (["b"], ())

@@ -138,7 +138,7 @@ async def test_a_server_that_is_down_keeps_its_tools_in_the_catalogue() -> None:
 
 async def test_a_disabled_server_says_so() -> None:
     one = manager(server("off", disabled=True))
-    assert (await refusal(one, "x", "off")).message == "off is disabled"
+    assert (await refusal(one, "x", "off")).message.startswith("off is disabled; POST ")
 
 
 async def test_a_server_refused_by_its_configuration_says_why() -> None:

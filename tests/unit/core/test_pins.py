@@ -127,3 +127,19 @@ def test_a_file_that_cannot_be_read_stops_the_start_and_never_counts_as_empty(tm
     (tmp_path / "pins.json").write_text(content)
     with pytest.raises(StartError, match=r"pins\.json does not hold pinned tools"):
         pins(tmp_path)
+
+
+async def test_what_changes_again_while_it_is_approved_is_not_approved(tmp_path: Path) -> None:
+    book = pins(tmp_path)
+    book.held(CALC, [add("a")])
+    book.held(CALC, [add("looked at")])
+    save = book._file.save
+
+    def slow(pinned: Any) -> None:
+        book.held(CALC, [add("something else")])
+        save(pinned)
+
+    book._file.save = slow  # type: ignore[method-assign]
+    assert await book.approve("calc", ["add"]) == ("add",)
+    assert book.held(CALC, [add("something else")]) == {"add"}
+    assert book.held(CALC, [add("looked at")]) == set()
