@@ -30,6 +30,8 @@ REFUSED = ChatProblem(403, "sampling_rejected", "permission_error", retry=False)
 MODEL_NOT_FOUND = ChatProblem(404, "model_not_found", "not_found_error")
 NOT_FOUND = ChatProblem(404, "not_found", "not_found_error")
 METHOD_NOT_ALLOWED = ChatProblem(405, "method_not_allowed", "invalid_request_error")
+TIMED_OUT = ChatProblem(408, "request_timeout", "timeout_error")
+"""The request itself did not arrive in time."""
 TOO_LARGE = ChatProblem(413, "request_too_large", "request_too_large")
 RATE_LIMITED = ChatProblem(429, "rate_limit_exceeded", "rate_limit_error")
 QUEUE_FULL = ChatProblem(429, "queue_full", "rate_limit_error")
@@ -38,6 +40,7 @@ SOURCE_ERROR = ChatProblem(502, "source_error", "api_error", retry=False)
 """The model's side failed, or answered with what cannot be passed on."""
 NOT_READY = ChatProblem(503, "hook_not_ready", "overloaded_error")
 """Nothing is connected that could answer."""
+OVERLOADED = ChatProblem(503, "overloaded", "overloaded_error")
 NO_ANSWER = ChatProblem(504, "no_answer", "timeout_error", retry=False)
 """Nobody knows whether the model worked on it: asking again would run it again."""
 

@@ -6,14 +6,14 @@ What it speaks is one of `wire`'s formats. Its refusals are told from ours: a ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic import SecretStr
 
 from mcp_proxy.base.json import JsonError, encode, read_strict
-from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Delta, deltas_of
+from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Delta, Started, deltas_of, question_tokens
 from mcp_proxy.bridge.errors import (
     BAD_REQUEST,
     NO_ANSWER,
@@ -65,10 +65,17 @@ class SourceDown(Exception):
 
 
 class Provider:
-    """One provider. ``base_url`` is what its clients are given, ``/v1`` included where that belongs to it."""
+    """One provider, a `completions.Source`.
 
-    def __init__(self, name: str, base_url: str, key: SecretStr, speaks: Format, exchange: Exchange) -> None:
+    ``base_url`` is what its clients are given, ``/v1`` included where that belongs to it. ``seconds``: how long it may be
+    silent, None: as long as it likes.
+    """
+
+    def __init__(
+        self, name: str, base_url: str, key: SecretStr, speaks: Format, exchange: Exchange, seconds: float | None
+    ) -> None:
         self.name = name
+        self._seconds = seconds
         self._url = base_url.rstrip("/") + speaks.path
         self._key = key
         self._speaks = speaks
@@ -78,23 +85,23 @@ class Provider:
         return f"<Provider {self.name}>"
 
     async def stream(
-        self, ask: ChatRequest, model: str, *, max_tokens: int, seconds: float | None
-    ) -> AsyncIterator[Delta]:
-        """The answer as it comes. ``seconds``: how long the provider may be silent.
-
-        Raises `SourceDown` before the first delta, `ChatError` before or after. Closing it ends the request.
-        """
-        body = encode({**self._speaks.write(ask, model, max_tokens=max_tokens), "stream": True})
-        response = await self._open(body, seconds)
+        self, ask: ChatRequest, model: str, *, max_tokens: int, tenant: str
+    ) -> AsyncGenerator[Delta, None]:
+        """See `completions.Source.stream`. What a request leaves open is the provider's to choose."""
+        most = None if ask.max_tokens is None else max_tokens
+        body = encode({**self._speaks.write(ask, model, max_tokens=most), "stream": True})
+        response = await self._open(body, self._seconds)
         try:
             if response.status != 200:
                 raise await self._refusal(response)
-            async for delta in self._deltas(response, seconds):
+            async for delta in self._deltas(response, self._seconds):
+                if isinstance(delta, Started) and not delta.input_tokens:
+                    delta = replace(delta, input_tokens=question_tokens(ask))
                 yield delta
         except WireError as error:
             raise ChatError(SOURCE_ERROR, f"{self.name}: {error.message}") from None
         except TimeoutError:
-            raise self._silent(seconds) from None
+            raise self._silent(self._seconds) from None
         finally:
             await response.close()
 

@@ -33,8 +33,15 @@ class Routes:
     connected clients, where these may answer."""
 
     def __init__(
-        self, aliases: Mapping[str, Iterable[Step]], providers: Collection[str], *, sampling: bool = True
+        self,
+        aliases: Mapping[str, Iterable[Step]],
+        providers: Collection[str],
+        *,
+        sampling: bool = True,
+        behind: Iterable[Step] = (),
     ) -> None:
+        """``behind``: whom to ask where connected clients do not answer."""
+        self._behind = tuple(behind)
         self._aliases = {name: tuple(steps) for name, steps in aliases.items()}
         self._providers = frozenset(providers)
         self._sampling = sampling
@@ -47,7 +54,7 @@ class Routes:
         if slash and rest and source in self._providers:
             return (Step(source, rest),)
         if self._sampling:
-            return (Step(SAMPLING, "" if model in _ANY else model),)
+            return (Step(SAMPLING, "" if model in _ANY else model), *self._behind)
         raise ChatError(
             MODEL_NOT_FOUND, f"there is no model called {model[:200]!r}; GET /v1/models lists them", param="model"
         )

@@ -22,7 +22,7 @@ from mcp_proxy.config.reading import read_document
 
 _KEYS = ("enabled", "providers", "models")
 _PROVIDER_KEYS = ("type", "base_url", "api_key")
-_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1"}
+_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 SAMPLING = "sampling"
 
 

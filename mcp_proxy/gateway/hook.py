@@ -7,9 +7,10 @@ round by round. Who is asked when is `bridge.broker`'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import UNPROCESSABLE, ProxyError
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.base.protocol import INVALID_PARAMS
@@ -19,6 +20,7 @@ from mcp_proxy.bridge.window import Window
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.calls import require
 from mcp_proxy.core.upstream.terms import Era
+from mcp_proxy.edge.streams import calling_after
 from mcp_proxy.gateway.asked import Asked
 from mcp_proxy.gateway.clients import progress_token
 from mcp_proxy.gateway.envelope import Refusal
@@ -55,8 +57,17 @@ class Hook:
     """All calls of the tool. ``ending`` is set when the service stops; ``lease``: seconds a modern client may take."""
 
     def __init__(
-        self, broker: Broker, seal: Seal, *, ids: IdSource, tasks: TaskSet, ending: asyncio.Event, lease: float
+        self,
+        broker: Broker,
+        seal: Seal,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        tasks: TaskSet,
+        ending: asyncio.Event,
+        lease: float,
     ) -> None:
+        self._clock = clock
         self._broker = broker
         self._seal = seal
         self._ids = ids
@@ -64,10 +75,17 @@ class Hook:
         self._ending = ending
         self._lease = lease
         self._modern: dict[str, ModernLane] = {}
+        self._legacy: dict[str, tuple[Principal, asyncio.Task[None]]] = {}
 
     def is_for(self, principal: Principal, namespace: str | None) -> bool:
         """Whether the tool is there for this caller."""
         return namespace is None and principal.has(Scope.LLM_SERVE)
+
+    def end_where(self, revoked: Callable[[Principal], bool]) -> None:
+        """End the calls of clients whose token is no longer good; the next round of a modern one is refused anyway."""
+        for principal, watching in list(self._legacy.values()):
+            if revoked(principal):
+                watching.cancel()
 
     async def call(self, asked: Asked) -> Mapping[str, Any]:
         """A call of the tool. Raises `ProxyError`, `Refusal`."""
@@ -94,11 +112,17 @@ class Hook:
             watching = own.spawn(lane.watch(), "watch hook")
             ending = own.spawn(self._ending.wait(), "end of service")
             own.spawn(self._report(asked), "progress of hook")
-            await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
+            self._legacy[lane.key] = (asked.principal, watching)
+            expires = asked.principal.expires
+            with calling_after(None if expires is None else expires - self._clock.time(), watching.cancel):
+                await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._legacy.pop(lane.key, None)
             self._broker.remove(lane)
             await own.close()
-        return _text("The service stops." if self._ending.is_set() else f"The client did not answer. {_AGAIN}")
+        if self._ending.is_set():
+            return _text("The service stops.")
+        return _text(f"The client did not answer, or its token is no longer good. {_AGAIN}")
 
     async def _report(self, asked: Asked) -> None:
         token = progress_token(asked.request.params)

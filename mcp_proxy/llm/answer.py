@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
 from mcp_proxy.base.json import encode
@@ -24,6 +24,8 @@ COMMIT = 2.0
 """Seconds for which the status is held back; then the stream begins, whatever comes."""
 KEEP_ALIVE = 10.0
 """Seconds without a word after which a sign of life is sent."""
+Headers = Callable[[], Iterable[Header]]
+"""The headers of a stream; made when it begins, since they say who answers."""
 _AHEAD = 256
 """Deltas that may wait for a client that reads slowly; its source is read on when it does."""
 
@@ -45,12 +47,18 @@ async def send_whole(send: Send, fields: object, headers: Iterable[Header]) -> N
 
 async def send_failure(send: Send, api: Api, error: ChatError, request_id: str) -> None:
     """Answer with an error in the API's own words."""
+    body = encode(api.error_body(error, request_id))
+    await send_json(send, error.problem.status, body, failure_headers(error, request_id))
+
+
+def failure_headers(error: ChatError, request_id: str) -> list[Header]:
+    """What an error says in headers: when to ask again, and whether to at all."""
     headers: list[Header] = [(b"request-id", request_id.encode())]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     if error.problem.retry is False:
         headers.append((b"x-should-retry", b"false"))
-    await send_json(send, error.problem.status, encode(api.error_body(error, request_id)), headers)
+    return headers
 
 
 class Streaming:
@@ -74,7 +82,7 @@ class Streaming:
         self._keep_alive = keep_alive
         self._queue: asyncio.Queue[Delta | ChatError | None] = asyncio.Queue(_AHEAD)
 
-    async def run(self, deltas: AsyncGenerator[Delta, None], headers: Iterable[Header]) -> ChatError | None:
+    async def run(self, deltas: AsyncGenerator[Delta, None], headers: Headers) -> ChatError | None:
         """Send all of it; returns the error that ended the stream early, if one did.
 
         Raises `ChatError` while nothing has been sent, and `ClientGone`. Cancelling it ends the source's work.
@@ -99,7 +107,7 @@ class Streaming:
             await self._queue.put(ChatError(INTERNAL, "an internal error; the log has more"))
             raise
 
-    async def _write(self, headers: Iterable[Header]) -> ChatError | None:
+    async def _write(self, headers: Headers) -> ChatError | None:
         item = await self._first(headers)
         while True:
             chunk = b""
@@ -117,19 +125,19 @@ class Streaming:
                 await self._writer.write(chunk)
             item = await self._next()
 
-    async def _first(self, headers: Iterable[Header]) -> Delta | ChatError | None:
+    async def _first(self, headers: Headers) -> Delta | ChatError | None:
         """The first item, with the stream begun. Raises it, if it is an error that came in time."""
         item: Delta | ChatError | None
         try:
             async with asyncio.timeout(self._commit):
                 item = await self._queue.get()
         except TimeoutError:
-            await self._writer.begin(200, headers)
+            await self._writer.begin(200, headers())
             await self._writer.write(self._frames.first())
             return await self._next()
         if isinstance(item, ChatError):
             raise item
-        await self._writer.begin(200, headers)
+        await self._writer.begin(200, headers())
         return item
 
     async def _next(self) -> Delta | ChatError | None:

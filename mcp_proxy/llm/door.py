@@ -22,18 +22,20 @@ from mcp_proxy.bridge.errors import (
     METHOD_NOT_ALLOWED,
     MODEL_NOT_FOUND,
     NOT_FOUND,
-    TOO_LARGE,
     UNAUTHORIZED,
     ChatError,
 )
 from mcp_proxy.core.auth.principal import PRINCIPAL_KEY, Principal
 from mcp_proxy.core.auth.principal import Scope as Right
+from mcp_proxy.core.limits import Gate
 from mcp_proxy.edge.body import ClientGone, read_body_in_time
 from mcp_proxy.edge.presence import while_connected
 from mcp_proxy.edge.respond import send_json
 from mcp_proxy.edge.types import Header, Receive, Scope, Send
-from mcp_proxy.llm.answer import Streaming, collected, send_failure
+from mcp_proxy.llm.answer import Streaming, collected, failure_headers, send_failure
 from mcp_proxy.llm.apis import Api
+from mcp_proxy.llm.audit import Watched, write_completion, write_received, write_sent
+from mcp_proxy.llm.refusals import told
 from mcp_proxy.telemetry.logs import Logger
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
@@ -60,22 +62,31 @@ class LlmDoor:
         counting: Mapping[str, tuple[Api, Callable[[Any], int]]],
         models: Models,
         fallback: Api,
+        gate: Gate,
         tasks: TaskSet,
         clock: Clock,
         ids: IdSource,
         log: Logger,
+        log_bodies: bool,
         max_body: int,
+        ready: Callable[[], bool],
     ) -> None:
-        """``apis`` and ``counting`` are by path; ``fallback`` is spoken where the path tells nothing."""
+        """``apis`` and ``counting`` are by path; ``fallback`` is spoken where the path tells nothing.
+
+        ``ready``: whether there is something that could answer just now.
+        """
         self._completions = completions
         self._apis = apis
         self._counting = counting
         self._models = models
         self._fallback = fallback
+        self._gate = gate
         self._tasks = tasks
         self._clock = clock
         self._ids = ids
         self._log = log
+        self._log_bodies = log_bodies
+        self._ready = ready
         self._max_body = max_body
         self._since = int(clock.time())
 
@@ -90,8 +101,13 @@ class LlmDoor:
             await send_failure(send, api, error, record.request_id)
         except ProxyError as error:
             record.error = error.kind.type
-            problem = TOO_LARGE if error.status == 413 else BAD_REQUEST
-            await send_failure(send, api, ChatError(problem, error.message), record.request_id)
+            await send_failure(send, api, told(error), record.request_id)
+
+    def tell(self, scope: Scope, error: ProxyError, request_id: str) -> tuple[int, bytes, list[Header]]:
+        """What the edge refuses, in the words of the API that is called (a `respond.Tell`)."""
+        failure = told(error)
+        body = encode(self._api(scope).error_body(failure, request_id))
+        return failure.problem.status, body, failure_headers(failure, request_id)
 
     def _api(self, scope: Scope) -> Api:
         """Whose words a failure is told in."""
@@ -126,11 +142,15 @@ class LlmDoor:
 
     async def _list(self, name: str, caller: Principal, send: Send) -> None:
         names = tuple(name for name in self._completions.routes.names if caller.sees_model(name))
+        headers = [*self._standing(), (b"x-mcp-models-count", str(len(names)).encode())]
         if not name:
-            return await send_json(send, 200, encode(self._models.listed(names, self._since)))
+            return await send_json(send, 200, encode(self._models.listed(names, self._since)), headers)
         if name not in names:
             raise ChatError(MODEL_NOT_FOUND, f"there is no model called {name[:200]!r}", param="model")
-        return await send_json(send, 200, encode(self._models.one(name, self._since)))
+        return await send_json(send, 200, encode(self._models.one(name, self._since)), headers)
+
+    def _standing(self) -> list[Header]:
+        return [(b"x-mcp-bridge", b"hook"), (b"x-mcp-session-ready", b"true" if self._ready() else b"false")]
 
     async def _complete(
         self, api: Api, body: Any, caller: Principal, receive: Receive, send: Send, record: RequestRecord
@@ -140,26 +160,38 @@ class LlmDoor:
             text = f"there is no model called {ask.model[:200]!r} for this token"
             raise ChatError(MODEL_NOT_FOUND, text, param="model")
         course = Course()
+        watched = Watched(ask, caller, course, self._clock.monotonic, self._log_bodies, self._clock.monotonic())
+        if self._log_bodies:
+            write_received(self._log, record, api.name, body)
+        self._gate.enter()
         try:
-            await while_connected(receive, self._answer(api, ask, caller, send, record, course))
+            await while_connected(receive, self._answer(api, watched, send, record))
         except ClientGone:
             record.error = "client_gone"
             raise
+        except ChatError as error:
+            record.error = error.problem.code
+            raise
         finally:
+            self._gate.leave()
             record.tool, record.server = course.model, course.source
+            write_completion(self._log, watched, record, api.name)
+            if self._log_bodies:
+                write_sent(self._log, record, api.name, watched)
 
-    async def _answer(
-        self, api: Api, ask: ChatRequest, caller: Principal, send: Send, record: RequestRecord, course: Course
-    ) -> None:
-        deltas = self._completions.stream(ask, tenant=caller.who, course=course)
+    async def _answer(self, api: Api, watched: Watched, send: Send, record: RequestRecord) -> None:
+        ask, course = watched.ask, watched.course
+        deltas = watched.follow(self._completions.stream(ask, tenant=watched.caller.who, course=course))
         made = {"id": f"{api.prefix}{self._ids()}", "created": int(self._clock.time())}
-        headers = _headers(ask, record.request_id)
+
+        def headers() -> list[Header]:
+            return [*_headers(ask, course, record.request_id), *self._standing()]
+
         if not ask.stream:
             result = await collected(deltas)
             estimated = [(b"x-bridge-usage", b"estimated")] if result.usage.estimated else []
-            fields = api.whole(result, ask, **made)  # type: ignore[arg-type]
-            headers += [(b"x-mcp-model", _ascii(result.model)), *estimated]
-            await send_json(send, 200, encode(fields), headers)
+            fields = {**api.whole(result, ask, **made), "request_id": record.request_id}  # type: ignore[arg-type]
+            await send_json(send, 200, encode(fields), [*headers(), *estimated])
             return
         frames = api.frames(ask, **made)  # type: ignore[arg-type]
         failed = await Streaming(send, frames, record.request_id, tasks=self._tasks).run(deltas, headers)
@@ -177,8 +209,10 @@ def _caller(scope: Scope) -> Principal:
     return principal
 
 
-def _headers(ask: ChatRequest, request_id: str) -> list[Header]:
-    headers: list[Header] = [(b"request-id", request_id.encode()), (b"x-mcp-bridge", b"hook")]
+def _headers(ask: ChatRequest, course: Course, request_id: str) -> list[Header]:
+    headers: list[Header] = [(b"request-id", request_id.encode())]
+    if course.model is not None or ask.model:
+        headers.append((b"x-mcp-model", _ascii(course.model or ask.model)))
     if ask.ignored:
         headers.append((b"x-bridge-ignored-params", _ascii(", ".join(ask.ignored))))
     return headers

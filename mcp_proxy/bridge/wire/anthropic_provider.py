@@ -31,6 +31,9 @@ PATH = "/v1/messages"
 VERSION = "2023-06-01"
 """The version of the API that all of its servers know."""
 
+MODEST = 8192
+"""Tokens that every current model may answer with."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -39,12 +42,12 @@ def headers(key: str) -> dict[str, str]:
     return {"x-api-key": key, "anthropic-version": VERSION}
 
 
-def write(ask: ChatRequest, model: str, *, max_tokens: int) -> dict[str, Any]:
-    """The body of a request. Raises `ChatError`: UNSUPPORTED for audio, BAD_REQUEST for an output that cannot be said."""
+def write(ask: ChatRequest, model: str, *, max_tokens: int | None) -> dict[str, Any]:
+    """The body of a request; the API wants a number of tokens, so that None is `MODEST`. Raises `ChatError`: UNSUPPORTED for audio, BAD_REQUEST for an output that cannot be said."""
     output = ask.output
     if output is not None and output.schema is None:  # any JSON object: the API knows schemas only
         ask, output = instructed(ask), None
-    body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "messages": _messages(ask)}
+    body: dict[str, Any] = {"model": model, "max_tokens": max_tokens or MODEST, "messages": _messages(ask)}
     if ask.system:
         body["system"] = ask.system
     if ask.temperature is not None:

@@ -44,7 +44,7 @@ def headers(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def write(ask: ChatRequest, model: str, *, max_tokens: int) -> dict[str, Any]:
+def write(ask: ChatRequest, model: str, *, max_tokens: int | None) -> dict[str, Any]:
     """The body of a request, for a stream that says its tokens. Raises `ChatError` (UNSUPPORTED) for some audio.
 
     Of more than four stop texts the first four are sent, which is what the API takes: all are seen to here anyway.
@@ -52,10 +52,11 @@ def write(ask: ChatRequest, model: str, *, max_tokens: int) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "messages": list(_messages(ask)),
-        "max_completion_tokens": max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if max_tokens is not None:
+        body["max_completion_tokens"] = max_tokens
     if ask.temperature is not None:
         body["temperature"] = ask.temperature
     if ask.stop:

@@ -1,0 +1,130 @@
+"""The LLM door put together: sources by name, the table of models, the APIs by path. Made once; closed with the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mcp_proxy.base.clock import Clock
+from mcp_proxy.base.ids import IdSource
+from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.bridge.broker import Broker
+from mcp_proxy.bridge.completions import Completions, Source
+from mcp_proxy.bridge.connected import ConnectedClients
+from mcp_proxy.bridge.provider import Format, Provider
+from mcp_proxy.bridge.routes import SAMPLING, Routes, parse_step
+from mcp_proxy.bridge.sampling import Priorities
+from mcp_proxy.bridge.wire import (
+    anthropic_messages,
+    anthropic_messages_frames,
+    anthropic_provider,
+    models,
+    openai_chat,
+    openai_chat_frames,
+    openai_provider,
+    openai_responses,
+    openai_responses_frames,
+)
+from mcp_proxy.config.llm import LlmSpec
+from mcp_proxy.core.limits import Gate
+from mcp_proxy.core.upstream.exchange import AiohttpExchange, Exchange
+from mcp_proxy.llm.apis import Api
+from mcp_proxy.llm.door import LlmDoor, Models
+from mcp_proxy.settings import Settings
+from mcp_proxy.telemetry.logs import Logger
+
+_CHAT = Api(
+    "openai",
+    "chatcmpl-",
+    openai_chat.read,
+    openai_chat.whole,
+    openai_chat_frames.Frames,
+    openai_chat_frames.error_body,
+)
+_RESPONSES = Api(
+    "openai-responses",
+    "resp_",
+    openai_responses.read,
+    openai_responses.whole,
+    openai_responses_frames.Frames,
+    openai_chat_frames.error_body,
+)
+_MESSAGES = Api(
+    "anthropic",
+    "msg_",
+    anthropic_messages.read,
+    anthropic_messages.whole,
+    anthropic_messages_frames.Frames,
+    anthropic_messages_frames.error_body,
+)
+APIS = {"/v1/chat/completions": _CHAT, "/v1/responses": _RESPONSES, "/v1/messages": _MESSAGES}
+_COUNTING = {"/v1/messages/count_tokens": (_MESSAGES, anthropic_messages.count_tokens)}
+FORMATS = {
+    "openai": Format(
+        openai_provider.PATH,
+        openai_provider.headers,
+        openai_provider.write,
+        openai_provider.read_result,
+        openai_provider.Reader,
+    ),
+    "anthropic": Format(
+        anthropic_provider.PATH,
+        anthropic_provider.headers,
+        anthropic_provider.write,
+        anthropic_provider.read_result,
+        anthropic_provider.Reader,
+    ),
+}
+"""What each type of provider speaks."""
+
+
+class LlmService:
+    """Everything behind ``/v1``. ``broker`` is what connected clients are found by."""
+
+    def __init__(
+        self,
+        spec: LlmSpec,
+        settings: Settings,
+        *,
+        broker: Broker,
+        gate: Gate,
+        tasks: TaskSet,
+        clock: Clock,
+        ids: IdSource,
+        log: Logger,
+    ) -> None:
+        self._broker = broker
+        self._spec = spec
+        self._exchange: Exchange = AiohttpExchange(settings.connect_timeout)
+        priorities = Priorities(settings.llm_intelligence, settings.llm_speed, settings.llm_cost)
+        sources: dict[str, Source] = {SAMPLING: ConnectedClients(broker, priorities, settings.llm_timeout)}
+        sources.update(self._providers(settings.llm_timeout))
+        aliases = {name: [parse_step(step) for step in steps] for name, steps in spec.models.items()}
+        routes = Routes(aliases, [one.name for one in spec.providers])
+        self.door = LlmDoor(
+            Completions(routes, sources, settings.llm_max_tokens),
+            APIS,
+            counting=_COUNTING,
+            models=Models(models.listed, models.one),
+            fallback=_CHAT,
+            gate=gate,
+            tasks=tasks,
+            clock=clock,
+            ids=ids,
+            log=log,
+            log_bodies=settings.log_bodies,
+            max_body=settings.llm_max_body,
+            ready=self.ready,
+        )
+
+    def _providers(self, patience: float | None) -> Iterator[tuple[str, Provider]]:
+        for one in self._spec.providers:
+            speaks = FORMATS[one.type]
+            yield one.name, Provider(one.name, one.base_url, one.api_key, speaks, self._exchange, patience)
+
+    def ready(self) -> bool:
+        """Whether something could answer now: a connected client, or a source that needs no connecting."""
+        return bool(self._broker.lanes or self._spec.providers)
+
+    async def close(self) -> None:
+        """Let the connections to providers go."""
+        await self._exchange.close()
