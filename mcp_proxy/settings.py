@@ -259,6 +259,10 @@ class Settings(BaseSettings):
         False, "MCP_PROXY_LLM_DEMO", "the same, with a scripted model to try it with", flag="--llm-demo",
         group="Completions",
     )  # fmt: skip
+    llm_ambient: Switch = _setting(
+        False, "MCP_PROXY_LLM_AMBIENT", "ask MCP clients that offer sampling even when they do not call hook",
+        flag="--llm-ambient", group="Completions",
+    )  # fmt: skip
     llm_max_tokens: Annotated[int, Field(ge=1)] = _setting(
         327_680, "MCPTB_MAX_TOKENS", "tokens asked for when a request names none, and the most that any gets",
         group="Completions",
