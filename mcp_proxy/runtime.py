@@ -178,6 +178,8 @@ class Runtime:
         self._tasks.spawn(self._watch.run(), "files with servers")
         self._tasks.spawn(self.pins.keep(), "pinned tools")
         self.door.start()
+        if self.llm is not None:
+            self._tasks.spawn(self.llm.keep(), "budgets of tokens")
 
     async def drain(self) -> None:
         """Take no new calls and give those in flight their time; what is left then is ended."""

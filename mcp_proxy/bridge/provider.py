@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,9 +24,10 @@ from mcp_proxy.bridge.errors import (
     TOO_LARGE,
     ChatError,
 )
+from mcp_proxy.bridge.relay import Spoken, Verbatim, only_tells_tokens, rewritten, written
 from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Phase, WireError
-from mcp_proxy.core.upstream.sse import EventTooLarge, SseParser
+from mcp_proxy.core.upstream.sse import Event, EventTooLarge, SseParser
 
 _LARGEST = 32 * 1024 * 1024
 _LARGEST_EVENT = 4 * 1024 * 1024
@@ -47,8 +49,9 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a kind of provider speaks. ``key_header`` makes the header that its key goes in."""
+    """What a kind of provider speaks. ``headers`` makes those that its key goes in; ``api`` as in `relay.Spoken`."""
 
+    api: str
     path: str
     headers: Callable[[str], Mapping[str, str]]
     write: Callable[..., dict[str, Any]]
@@ -90,14 +93,49 @@ class Provider:
         """See `completions.Source.stream`. What a request leaves open is the provider's to choose."""
         most = None if ask.max_tokens is None else max_tokens
         body = encode({**self._speaks.write(ask, model, max_tokens=most), "stream": True})
-        response = await self._open(body, self._seconds)
-        try:
-            if response.status != 200:
-                raise await self._refusal(response)
+        async with self._answered(body, {}) as response:
             async for delta in self._deltas(response, self._seconds):
                 if isinstance(delta, Started) and not delta.input_tokens:
                     delta = replace(delta, input_tokens=question_tokens(ask))
                 yield delta
+
+    def relays(self, spoken: Spoken) -> bool:
+        """Whether a request can be passed on as it was said."""
+        return spoken.api == self._speaks.api
+
+    async def relay(self, spoken: Spoken, model: str, *, max_tokens: int | None) -> AsyncGenerator[Verbatim, None]:
+        """The provider's own words. Raises as `stream` does; closing it ends the request."""
+        body, hides = rewritten(spoken, model, max_tokens)
+        async with self._answered(encode(body), spoken.headers) as response:
+            if not _is_stream(response):
+                async with asyncio.timeout(self._seconds):
+                    data = await response.read(_LARGEST)
+                yield Verbatim(data, self._understood(data))
+                return
+            reader = self._speaks.reader()
+            async for event in self._events(response, self._seconds):
+                deltas = tuple(reader.feed(event.event, event.data))
+                if not (hides and only_tells_tokens(event.data)):
+                    yield Verbatim(written(event), deltas)
+            reader.end()
+
+    def _understood(self, data: bytes) -> tuple[Delta, ...]:
+        """What of a whole answer is understood; what is not is the client's matter all the same. Raises `ChatError`."""
+        value = self._object(data)
+        try:
+            return tuple(deltas_of(self._speaks.read_result(value)))
+        except ChatError:
+            model = value.get("model")
+            return (Started(model if isinstance(model, str) else "", 0),)
+
+    @asynccontextmanager
+    async def _answered(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
+        """The response to a request that was accepted. Raises `SourceDown`, `ChatError`."""
+        response = await self._open(body, headers, self._seconds)
+        try:
+            if response.status != 200:
+                raise await self._refusal(response)
+            yield response
         except WireError as error:
             raise ChatError(SOURCE_ERROR, f"{self.name}: {error.message}") from None
         except TimeoutError:
@@ -105,13 +143,13 @@ class Provider:
         finally:
             await response.close()
 
-    async def _open(self, body: bytes, seconds: float | None) -> Response:
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+    async def _open(self, body: bytes, headers: Mapping[str, str], seconds: float | None) -> Response:
+        ours = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
         key = self._key.get_secret_value()
         try:
             async with asyncio.timeout(seconds):
                 return await self._exchange.open(
-                    "POST", self._url, {**headers, **self._speaks.headers(key)}, body, Attempt()
+                    "POST", self._url, {**ours, **self._speaks.headers(key), **headers}, body, Attempt()
                 )
         except WireError as error:
             failed = ChatError(SOURCE_ERROR, f"{self.name}: {error.message}")
@@ -124,22 +162,26 @@ class Provider:
         return ChatError(NO_ANSWER, f"{self.name} said nothing for {seconds:g} seconds")
 
     async def _deltas(self, response: Response, seconds: float | None) -> AsyncIterator[Delta]:
-        if response.header("content-type").partition(";")[0].strip().lower() != "text/event-stream":
+        if not _is_stream(response):
             async with asyncio.timeout(seconds):
                 body = await response.read(_LARGEST)
             for delta in deltas_of(self._speaks.read_result(self._object(body))):
                 yield delta
             return
-        parser, reader = SseParser(_LARGEST_EVENT), self._speaks.reader()
+        reader = self._speaks.reader()
+        async for event in self._events(response, seconds):
+            for delta in reader.feed(event.event, event.data):
+                yield delta
+        reader.end()
+
+    async def _events(self, response: Response, seconds: float | None) -> AsyncIterator[Event]:
+        parser = SseParser(_LARGEST_EVENT)
         async for chunk in _in_time(response.chunks(), seconds):
             try:
-                events = list(parser.feed(chunk))
+                for event in parser.feed(chunk):
+                    yield event
             except EventTooLarge:
                 raise ChatError(SOURCE_ERROR, f"{self.name} sent an event that is too large") from None
-            for event in events:
-                for delta in reader.feed(event.event, event.data):
-                    yield delta
-        reader.end()
 
     def _object(self, body: bytes) -> dict[str, Any]:
         try:
@@ -179,6 +221,10 @@ class Provider:
         message = error.get("message") if isinstance(error, dict) else error
         text = message[:_MESSAGE] if isinstance(message, str) else ""
         return text.replace(self._key.get_secret_value(), "••••")
+
+
+def _is_stream(response: Response) -> bool:
+    return response.header("content-type").partition(";")[0].strip().lower() == "text/event-stream"
 
 
 def _retry_after(response: Response) -> float:

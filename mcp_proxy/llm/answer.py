@@ -15,6 +15,7 @@ from mcp_proxy.base.json import encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.bridge.chat import ChatResult, Delta, gathered
 from mcp_proxy.bridge.errors import INTERNAL, SOURCE_ERROR, ChatError
+from mcp_proxy.bridge.relay import Item, Verbatim
 from mcp_proxy.edge.event_stream import EventWriter
 from mcp_proxy.edge.respond import send_json
 from mcp_proxy.edge.types import Header, Send
@@ -30,10 +31,14 @@ _AHEAD = 256
 """Deltas that may wait for a client that reads slowly; its source is read on when it does."""
 
 
-async def collected(deltas: AsyncGenerator[Delta, None]) -> ChatResult:
-    """The whole answer. Raises `ChatError`."""
-    async with aclosing(deltas):
-        seen = [delta async for delta in deltas]
+async def collected(items: AsyncGenerator[Item, None]) -> ChatResult | bytes:
+    """The whole answer: to be written, or as it was written. Raises `ChatError`."""
+    seen: list[Delta] = []
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Verbatim):
+                return item.data
+            seen.append(item)
     try:
         return gathered(seen)
     except ValueError as error:
@@ -45,10 +50,10 @@ async def send_whole(send: Send, fields: object, headers: Iterable[Header]) -> N
     await send_json(send, 200, encode(fields), headers)
 
 
-async def send_failure(send: Send, api: Api, error: ChatError, request_id: str) -> None:
+async def send_failure(send: Send, api: Api, error: ChatError, request_id: str, headers: Iterable[Header] = ()) -> None:
     """Answer with an error in the API's own words."""
     body = encode(api.error_body(error, request_id))
-    await send_json(send, error.problem.status, body, failure_headers(error, request_id))
+    await send_json(send, error.problem.status, body, [*failure_headers(error, request_id), *headers])
 
 
 def failure_headers(error: ChatError, request_id: str) -> list[Header]:
@@ -73,32 +78,35 @@ class Streaming:
         tasks: TaskSet,
         commit: float = COMMIT,
         keep_alive: float = KEEP_ALIVE,
+        relayed: bool = False,
     ) -> None:
+        """``relayed``: the beginning of the answer may be somebody else's to write."""
+        self._relayed = relayed
         self._writer = EventWriter(send)
         self._frames = frames
         self._request_id = request_id
         self._tasks = tasks
         self._commit = commit
         self._keep_alive = keep_alive
-        self._queue: asyncio.Queue[Delta | ChatError | None] = asyncio.Queue(_AHEAD)
+        self._queue: asyncio.Queue[Item | ChatError | None] = asyncio.Queue(_AHEAD)
 
-    async def run(self, deltas: AsyncGenerator[Delta, None], headers: Headers) -> ChatError | None:
+    async def run(self, items: AsyncGenerator[Item, None], headers: Headers) -> ChatError | None:
         """Send all of it; returns the error that ended the stream early, if one did.
 
         Raises `ChatError` while nothing has been sent, and `ClientGone`. Cancelling it ends the source's work.
         """
-        reading = self._tasks.spawn(self._read(deltas), "completion")
+        reading = self._tasks.spawn(self._read(items), "completion")
         try:
             return await self._write(headers)
         finally:
             reading.cancel()
             await asyncio.wait([reading])
 
-    async def _read(self, deltas: AsyncGenerator[Delta, None]) -> None:
+    async def _read(self, items: AsyncGenerator[Item, None]) -> None:
         try:
-            async with aclosing(deltas):
-                async for delta in deltas:
-                    await self._queue.put(delta)
+            async with aclosing(items):
+                async for item in items:
+                    await self._queue.put(item)
             await self._queue.put(None)
         except ChatError as error:
             await self._queue.put(error)
@@ -111,36 +119,35 @@ class Streaming:
         item = await self._first(headers)
         while True:
             chunk = b""
-            while isinstance(item, Delta):
-                chunk += self._frames.delta(item)
+            while item is not None and not isinstance(item, ChatError):
+                chunk += item.data if isinstance(item, Verbatim) else self._frames.delta(item)
                 if self._queue.empty():
                     break
                 item = self._queue.get_nowait()
             else:
-                error = item if isinstance(item, ChatError) else None
-                last = b"" if error is None else self._frames.error(error, self._request_id)
+                last = b"" if item is None else self._frames.error(item, self._request_id)
                 await self._writer.end(chunk + last)
-                return error
+                return item
             if chunk:
                 await self._writer.write(chunk)
             item = await self._next()
 
-    async def _first(self, headers: Headers) -> Delta | ChatError | None:
+    async def _first(self, headers: Headers) -> Item | ChatError | None:
         """The first item, with the stream begun. Raises it, if it is an error that came in time."""
-        item: Delta | ChatError | None
+        item: Item | ChatError | None
         try:
             async with asyncio.timeout(self._commit):
                 item = await self._queue.get()
         except TimeoutError:
             await self._writer.begin(200, headers())
-            await self._writer.write(self._frames.first())
+            await self._writer.write(self._frames.KEEP_ALIVE if self._relayed else self._frames.first())
             return await self._next()
         if isinstance(item, ChatError):
             raise item
         await self._writer.begin(200, headers())
         return item
 
-    async def _next(self) -> Delta | ChatError | None:
+    async def _next(self) -> Item | ChatError | None:
         """The next item, however long it takes."""
         while True:
             try:

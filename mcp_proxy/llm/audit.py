@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mcp_proxy.bridge.chat import ArgumentsDelta, ChatRequest, Delta, Started, TextDelta, ToolUseStarted
 from mcp_proxy.bridge.completions import Course
+from mcp_proxy.bridge.relay import Item, Verbatim
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.telemetry.logs import Logger
 from mcp_proxy.telemetry.record import RequestRecord
@@ -19,20 +20,24 @@ class Watched:
 
     ask: ChatRequest
     caller: Principal
-    course: Course
     now: Callable[[], float]
     keeps_text: bool
-    begun: float
+    course: Course = field(default_factory=Course)
+    begun: float = field(init=False)
     first: float | None = None
     said: list[str] = field(default_factory=list)
     length: int = 0
 
-    async def follow(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
-        """The deltas, seen."""
-        async with aclosing(deltas):
-            async for delta in deltas:
-                self._note(delta)
-                yield delta
+    def __post_init__(self) -> None:
+        self.begun = self.now()
+
+    async def follow(self, items: AsyncGenerator[Item, None]) -> AsyncGenerator[Item, None]:
+        """The answer, seen."""
+        async with aclosing(items):
+            async for item in items:
+                for delta in item.deltas if isinstance(item, Verbatim) else (item,):
+                    self._note(delta)
+                yield item
 
     def _note(self, delta: Delta) -> None:
         if self.first is None and not isinstance(delta, Started):

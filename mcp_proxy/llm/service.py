@@ -24,11 +24,16 @@ from mcp_proxy.bridge.wire import (
     openai_responses,
     openai_responses_frames,
 )
+from mcp_proxy.config.budget_file import BudgetFile
 from mcp_proxy.config.llm import LlmSpec
 from mcp_proxy.core.limits import Gate
 from mcp_proxy.core.upstream.exchange import AiohttpExchange, Exchange
+from mcp_proxy.edge.types import Header
 from mcp_proxy.llm.apis import Api
+from mcp_proxy.llm.budgets import Budgets
+from mcp_proxy.llm.completing import Completing
 from mcp_proxy.llm.door import LlmDoor, Models
+from mcp_proxy.llm.tenancy import Tenancy
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.logs import Logger
 
@@ -60,6 +65,7 @@ APIS = {"/v1/chat/completions": _CHAT, "/v1/responses": _RESPONSES, "/v1/message
 _COUNTING = {"/v1/messages/count_tokens": (_MESSAGES, anthropic_messages.count_tokens)}
 FORMATS = {
     "openai": Format(
+        "openai",
         openai_provider.PATH,
         openai_provider.headers,
         openai_provider.write,
@@ -67,6 +73,7 @@ FORMATS = {
         openai_provider.Reader,
     ),
     "anthropic": Format(
+        "anthropic",
         anthropic_provider.PATH,
         anthropic_provider.headers,
         anthropic_provider.write,
@@ -100,21 +107,32 @@ class LlmService:
         sources.update(self._providers(settings.llm_timeout))
         aliases = {name: [parse_step(step) for step in steps] for name, steps in spec.models.items()}
         routes = Routes(aliases, [one.name for one in spec.providers])
-        self.door = LlmDoor(
+        self._budgets = Budgets(BudgetFile(settings.state_dir), clock=clock, log=log)
+        completing = Completing(
             Completions(routes, sources, settings.llm_max_tokens),
-            APIS,
-            counting=_COUNTING,
-            models=Models(models.listed, models.one),
-            fallback=_CHAT,
+            Tenancy(clock, self._budgets, most_tokens=settings.llm_max_tokens),
             gate=gate,
             tasks=tasks,
             clock=clock,
             ids=ids,
             log=log,
             log_bodies=settings.log_bodies,
-            max_body=settings.llm_max_body,
-            ready=self.ready,
+            standing=self._standing,
         )
+        self.door = LlmDoor(
+            completing,
+            routes,
+            APIS,
+            counting=_COUNTING,
+            models=Models(models.listed, models.one),
+            fallback=_CHAT,
+            standing=self._standing,
+            since=int(clock.time()),
+            max_body=settings.llm_max_body,
+        )
+
+    def _standing(self) -> list[Header]:
+        return [(b"x-mcp-bridge", b"hook"), (b"x-mcp-session-ready", b"true" if self.ready() else b"false")]
 
     def _providers(self, patience: float | None) -> Iterator[tuple[str, Provider]]:
         for one in self._spec.providers:
@@ -125,6 +143,11 @@ class LlmService:
         """Whether something could answer now: a connected client, or a source that needs no connecting."""
         return bool(self._broker.lanes or self._spec.providers)
 
+    async def keep(self) -> None:
+        """Keep what tokens have spent of their budgets, until it is cancelled."""
+        await self._budgets.keep()
+
     async def close(self) -> None:
-        """Let the connections to providers go."""
+        """After the last completion: write what was spent, and let the connections to providers go."""
+        await self._budgets.close()
         await self._exchange.close()

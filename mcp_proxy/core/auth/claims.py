@@ -22,7 +22,7 @@ ANONYMOUS = "anonymous"
 """Subject of a token that names none."""
 
 MAX_SUBJECT = 256
-MAX_COUNT = 253_402_300_799
+_MOST = 10**12 - 1
 _LAST_SECOND = 253_402_300_799  # of the year 9999; later ones are milliseconds or nonsense
 COUNTS: Mapping[str, str] = {
     "rate": "calls a minute",
@@ -63,10 +63,15 @@ def read_claims(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Pri
         servers=_globs(claims, "servers"),
         tools=_globs(claims, "tools"),
         models=_globs(claims, "models"),
+        rate=_count(claims, "rate"),
         token_id=_token_id(claims),
         expires=expires,
         compact=_compact(claims),
-        **{name: _count(claims, name) for name in COUNTS},
+        rpm=_count(claims, "rpm"),
+        tpm=_count(claims, "tpm"),
+        max_parallel=_count(claims, "max_parallel"),
+        budget_tokens=_count(claims, "budget_tokens"),
+        max_tokens=_count(claims, "max_tokens"),
     )
 
 
@@ -163,7 +168,7 @@ def _count(claims: Mapping[str, Any], name: str) -> int | None:
 
 def is_count(value: object) -> bool:
     """Whether ``value`` can stand in one of the claims of `COUNTS`."""
-    return type(value) is int and 0 < value <= MAX_COUNT
+    return type(value) is int and 0 < value <= _MOST
 
 
 def _compact(claims: Mapping[str, Any]) -> bool:

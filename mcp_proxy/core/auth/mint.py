@@ -65,26 +65,28 @@ def mint(
     servers: Iterable[str] | None = None,
     tools: Iterable[str] | None = None,
     models: Iterable[str] | None = None,
-    counts: Mapping[str, int] | None = None,
+    rate: int | None = None,
     token_id: str | None = None,
     issuer: str | None = None,
     audience: str | None = None,
     max_ttl: float | None = None,
     compact: bool = False,
+    counts: Mapping[str, int] | None = None,
 ) -> str:
     """A signed token (RFC 7519) for ``ttl`` seconds from ``now``. None leaves a claim out, empty narrows to nothing.
-    ``counts``: claims that limit by a number (`claims.COUNTS`).
+    ``counts``: more claims that are numbers (`claims.COUNTS`).
 
     Raises `StartError`: an unknown scope, a life beyond ``max_ttl``, values that the verifier would refuse.
     """
-    _check(subject, ttl, counts or {}, token_id, max_ttl)
+    numbers = ({} if rate is None else {"rate": rate}) | dict(counts or {})
+    _check(subject, ttl, numbers, token_id, max_ttl)
     claims: dict[str, Any] = {"sub": subject, "iat": int(now), "exp": int(now) + ttl}
     if scopes is not None:
         claims["scope"] = " ".join(_known(scopes))
     for name, globs in (("servers", servers), ("tools", tools), ("models", models)):
         if globs is not None:
             claims[name] = list(globs)
-    claims |= counts or {}
+    claims |= numbers
     optional = {"jti": token_id, "iss": issuer, "aud": audience}
     claims |= {name: value for name, value in optional.items() if value is not None}
     if compact:
