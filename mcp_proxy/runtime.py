@@ -207,9 +207,9 @@ class Runtime:
         await self.pins.flush()
         await self._end_streams()
         await self.door.close()
+        await self._streaming.close()
         if self.llm is not None:
             await self.llm.close()
-        await self._streaming.close()
 
     async def _end_revoked(self) -> None:
         """A token's revocation ends what it holds open, as soon as it refuses its next request."""

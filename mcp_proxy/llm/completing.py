@@ -133,7 +133,8 @@ class Completing:
             try:
                 await (self._streamed if question.ask.stream else self._whole)(running, send)
             finally:
-                admission.settle(watched.course.usage)
+                if watched.course.usage is not None or watched.length:
+                    admission.settle(watched.course.usage, characters=watched.length)
 
     def _items(self, running: _Running) -> AsyncGenerator[Item, None]:
         question, watched = running.question, running.watched
@@ -150,6 +151,8 @@ class Completing:
     async def _whole(self, running: _Running, send: Send) -> None:
         api, ask = running.question.api, running.admission.ask
         result = await collected(self._items(running))
+        if running.watched.course.usage is not None:
+            running.admission.settle(running.watched.course.usage)  # the headers say what is left
         headers = self._headers(running)
         if isinstance(result, bytes):
             return await send_json(send, 200, result, headers)

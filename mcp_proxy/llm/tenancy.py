@@ -13,8 +13,21 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from mcp_proxy.base.clock import Clock
-from mcp_proxy.bridge.chat import ChatRequest, Usage, question_tokens
-from mcp_proxy.bridge.errors import BUDGET_SPENT, OVERLOADED, RATE_LIMITED, ChatError, ChatProblem
+from mcp_proxy.bridge.chat import ChatRequest, Usage, estimate, question_tokens
+from mcp_proxy.bridge.errors import (
+    BAD_REQUEST,
+    BUDGET_SPENT,
+    MODEL_NOT_FOUND,
+    NOT_READY,
+    OVERLOADED,
+    QUEUE_FULL,
+    RATE_LIMITED,
+    TOO_LARGE,
+    TOOLS_NOT_SUPPORTED,
+    UNSUPPORTED,
+    ChatError,
+    ChatProblem,
+)
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.edge.types import Header
 from mcp_proxy.llm.budgets import Budgets
@@ -27,8 +40,25 @@ BUDGET_RESERVED = ChatProblem(429, "budget_reserved", "rate_limit_error")
 QUESTION_TOO_LARGE = ChatProblem(429, "rate_limit_exceeded", "rate_limit_error", retry=False)
 """It would not be let in at any time."""
 
+UNASKED = frozenset(
+    {
+        BAD_REQUEST,
+        UNSUPPORTED,
+        TOOLS_NOT_SUPPORTED,
+        MODEL_NOT_FOUND,
+        TOO_LARGE,
+        RATE_LIMITED,
+        QUEUE_FULL,
+        NOT_READY,
+        OVERLOADED,
+    }
+)
+"""Failures that say that no model was at work."""
 GUESS = 1_000
 """Tokens of an answer for which the request names no number."""
+SMALL = 4_096
+"""Tokens that every model can be asked for. A request that names no number is given one where the budget has less; many
+models refuse a larger one than they can do."""
 MOST_CALLERS = 16_384
 """Callers that are counted at once. With more, those not seen for longest begin anew."""
 _SOON = 1.0
@@ -61,12 +91,17 @@ class Admission:
         self._headers = headers
         self._settled = False
 
-    def settle(self, usage: Usage | None) -> None:
-        """What it came to; None: nobody knows, and what was asked is counted. Only the first call counts."""
+    def settle(self, usage: Usage | None, *, characters: int = 0) -> None:
+        """What it came to. None: nobody knows, and the guess at the question is counted with the ``characters`` of the
+        answer that were said. Only the first call counts.
+        """
         if self._settled:
             return
         self._settled = True
-        tokens = self._question if usage is None else max(0, usage.input_tokens) + max(0, usage.output_tokens)
+        if usage is None:
+            tokens = self._question + (estimate(["x" * characters]) if characters else 0)
+        else:
+            tokens = max(0, usage.input_tokens) + max(0, usage.output_tokens)
         for settle in self._held:
             settle(tokens)
 
@@ -94,7 +129,8 @@ class Tenancy:
     async def admitted(self, principal: Principal, ask: ChatRequest) -> AsyncIterator[Admission]:
         """Within this a completion runs. Raises `ChatError`: too many at once, too much a minute, or the budget is spent.
 
-        What is refused counts nothing. What is not settled on leaving is settled with the guess at the question.
+        What is refused counts nothing. What is not settled on leaving is settled with the guess at the question, or with
+        nothing when it is left by an error of those in `UNASKED`.
         """
         # Nothing waits between looking and taking: no other completion can be let in meanwhile.
         caller = self._caller(principal)
@@ -103,6 +139,10 @@ class Tenancy:
             caller.running += 1
         try:
             yield admission
+        except ChatError as error:
+            if error.problem in UNASKED:
+                admission.settle(Usage(0, 0))
+            raise
         finally:
             if principal.max_parallel is not None:
                 caller.running -= 1
@@ -149,8 +189,7 @@ class Tenancy:
         if principal.budget_tokens is not None:
             key, expires = budget_of(principal)
             held.append(self._budgets.reserve(key, question + answer, expires).settle)
-        most = _least(principal.max_tokens, left, self._most_tokens)
-        shortened = _shortened(ask, most, self._most_tokens)
+        shortened = _shortened(ask, principal.max_tokens, left)
         return Admission(shortened, question, held, lambda api_name: self.headers(principal, api_name))
 
     def _settling(self, taken: Taken) -> Callable[[int], None]:
@@ -212,9 +251,13 @@ def _check_minute(principal: Principal, caller: _Caller, now: float, question: i
         raise ChatError(RATE_LIMITED, text, retry_after=wait)
 
 
-def _shortened(ask: ChatRequest, most: int, usual: int) -> ChatRequest:
-    """The request with an answer of ``most`` tokens, if it would get more; ``usual`` is the most that any gets."""
-    return replace(ask, max_tokens=most) if most < _least(ask.max_tokens, usual) else ask
+def _shortened(ask: ChatRequest, most: int | None, left: int | None) -> ChatRequest:
+    """The request for an answer of ``most`` tokens, which a claim allows, or what is ``left`` of a budget."""
+    named = [number for number in (ask.max_tokens, most) if number is not None]
+    if left is not None and left < min(named, default=SMALL):
+        named.append(left)
+    allowed = min(named, default=None)
+    return ask if allowed == ask.max_tokens else replace(ask, max_tokens=allowed)
 
 
 def _least(*numbers: int | None) -> int:
