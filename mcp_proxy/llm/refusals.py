@@ -38,6 +38,9 @@ _BY_STATUS: Mapping[int, ChatProblem] = {
 
 
 def told(error: ProxyError) -> ChatError:
-    """The same failure for clients of the LLM APIs, with the same status where they know it."""
-    problem = _BY_STATUS.get(error.status, INTERNAL if error.status >= 500 else BAD_REQUEST)
+    """The same failure, with the same status, for clients of the LLM APIs."""
+    problem = _BY_STATUS.get(error.status)
+    if problem is None:
+        word = "api_error" if error.status >= 500 else "invalid_request_error"
+        problem = ChatProblem(error.status, error.kind.type, word)
     return ChatError(problem, error.message, retry_after=error.retry_after)
