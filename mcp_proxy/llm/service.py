@@ -27,7 +27,8 @@ from mcp_proxy.bridge.wire import (
 from mcp_proxy.config.budget_file import BudgetFile
 from mcp_proxy.config.llm import LlmSpec
 from mcp_proxy.core.limits import Gate
-from mcp_proxy.core.upstream.exchange import AiohttpExchange, Exchange
+from mcp_proxy.core.upstream.exchange import Exchange
+from mcp_proxy.core.upstream.exchanges import new_exchange
 from mcp_proxy.edge.types import Header
 from mcp_proxy.llm.apis import Api
 from mcp_proxy.llm.budgets import Budgets
@@ -101,7 +102,7 @@ class LlmService:
     ) -> None:
         self._broker = broker
         self._spec = spec
-        self._exchange: Exchange = AiohttpExchange(settings.connect_timeout)
+        self._exchange: Exchange = new_exchange(settings.connect_timeout)
         priorities = Priorities(settings.llm_intelligence, settings.llm_speed, settings.llm_cost)
         sources: dict[str, Source] = {SAMPLING: ConnectedClients(broker, priorities, settings.llm_timeout)}
         sources.update(self._providers(settings.llm_timeout))
