@@ -164,7 +164,11 @@ class Broker:
         request, wherever it is.
         """
         if not self._places:
-            raise ChatError(NOT_READY, "no MCP client that can answer is connected; one has to call the tool hook", retry_after=RETRY_AFTER)
+            raise ChatError(
+                NOT_READY,
+                "no MCP client that can answer is connected; one has to call the tool hook",
+                retry_after=RETRY_AFTER,
+            )
         if tools and not any(place.lane.tools for place in self._places.values()):
             raise ChatError(TOOLS_NOT_SUPPORTED, "no connected client's model can be given tools", param="tools")
         job = _Job(tenant, write, tools, seconds, asyncio.get_running_loop().create_future())
