@@ -23,6 +23,7 @@ from hypercorn.config import Config, Sockets
 from mcp_proxy.app import ProxyApp
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.connections import Connections, own_connections
 from mcp_proxy.gateway.stdio import StdioDoor
 from mcp_proxy.settings import Settings
 
@@ -105,17 +106,18 @@ class _Service:
             try:
                 await hypercorn_serve(self._app, config, shutdown_trigger=until_stopped)
             except asyncio.InvalidStateError:
-                # At the end it asks every connection for its outcome; one whose client does not read has none yet.
+                # At the end it asks every connection for its outcome; one that is left even then has none.
                 if not stopping.drained.is_set():
                     raise
 
-        server = self._tasks.spawn(serving(), "server")
-        closing = self._tasks.spawn(_limit_shutdown(server, stopping), "shutdown limit")
-        try:
-            with suppress(asyncio.CancelledError):
-                await server
-        finally:
-            closing.cancel()
+        with own_connections() as connections:
+            server = self._tasks.spawn(serving(), "server")
+            closing = self._tasks.spawn(_limit_shutdown(server, connections, stopping), "shutdown limit")
+            try:
+                with suppress(asyncio.CancelledError):
+                    await server
+            finally:
+                closing.cancel()
 
     def _bind(self, config: _BoundConfig) -> Ports:
         """Listen, and tell whom it concerns where. Raises `StartError`."""
@@ -178,10 +180,11 @@ class _Service:
             await both.close()
 
 
-async def _limit_shutdown(server: asyncio.Task[None], stopping: _Stop) -> None:
+async def _limit_shutdown(server: asyncio.Task[None], connections: Connections, stopping: _Stop) -> None:
     """After the drain the server has a moment to close; idle connections must not hold it up for ever."""
     await stopping.drained.wait()
-    await asyncio.wait([server], timeout=_GRACE + 1)
+    await connections.end(_GRACE)
+    await asyncio.wait([server], timeout=1)
     server.cancel()
 
 
@@ -283,7 +286,7 @@ def _config(settings: Settings) -> _BoundConfig:
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
-    config.graceful_timeout = _GRACE
+    config.graceful_timeout = _GRACE + 0.5  # By then `Connections.end` has left it nobody to wait for.
     config.shutdown_timeout = 60
     config.keep_alive_timeout = 75
     config.backlog = 2048

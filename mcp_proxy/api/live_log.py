@@ -159,7 +159,9 @@ class _Writer:
         await self._within({"type": "websocket.close", "code": code, "reason": reason})
 
     def hurry(self) -> None:
-        """It is about to end: wait no longer for a client that does not read."""
+        """It is about to end: wait no longer for a client that does not read. Asked again, it keeps what it has set."""
+        if self._patience == HURRIED:
+            return
         self._patience = HURRIED
         if self._sending is not None:
             self._sending.reschedule(asyncio.get_running_loop().time() + HURRIED)

@@ -202,6 +202,26 @@ async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(monkeypatch:
             await ended(stopped)
 
 
+async def test_a_client_that_reads_nothing_gains_no_time_by_each_look_at_revoked_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_log, "HURRIED", 0.2)
+    async with place() as one:
+        task = await one.enter(client := Client(token_id="doomed"))
+        client.reading.clear()
+        one.feed.put(b'{"event": "a"}')
+        await eventually(lambda: client.stuck)
+
+        def look() -> bool:
+            one.ws.end_where(lambda principal: principal.token_id == "doomed")
+            return task.done()
+
+        await eventually(look, 5, what="its place is free")
+        with pytest.raises(ClientGone):
+            await task
+        assert "readers=0" in repr(one.feed)
+
+
 async def test_a_client_that_reads_nothing_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_log, "STALLED", 0.02)
     async with place() as one:
