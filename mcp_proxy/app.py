@@ -80,7 +80,7 @@ def create_app(
             ("WS", "/ws"): runtime.ws,
             ("GET", "/ws"): runtime.ws,
         },
-        {"/mcp": runtime.mcp, "/sse": runtime.sse, "/messages": runtime.sse, "/v1": llm},
+        {"/mcp": runtime.mcp, "/hook": runtime.mcp, "/sse": runtime.sse, "/messages": runtime.sse, "/v1": llm},
     )
     edge = build_edge(
         inner,

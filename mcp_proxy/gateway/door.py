@@ -32,6 +32,7 @@ from mcp_proxy.core.upstream.client import PROXY_INFO
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway import wording
+from mcp_proxy.gateway.ambient import Ambient
 from mcp_proxy.gateway.asked import Answer, Asked
 from mcp_proxy.gateway.calling import Calling
 from mcp_proxy.gateway.envelope import MAX_INTRODUCTION, Notification, Refusal
@@ -110,7 +111,10 @@ class McpDoor:
         self._meta = MetaTools(settings, manager, registry, sight)
         self._released = asyncio.Event()
         self._hook: Hook | None = None
+        self._ambient: Ambient | None = None
         if broker is not None:
+            if settings.llm_ambient:
+                self._ambient = Ambient(broker, ids=ids, tasks=self._tasks)
             lease = settings.llm_timeout or _LEASE
             self._hook = Hook(
                 broker,
@@ -120,6 +124,7 @@ class McpDoor:
                 tasks=self._tasks,
                 ending=self._released,
                 lease=lease,
+                ambient=self._ambient,
             )
         lists = Lists(sight, self._meta, self._hook)
         calling = Calling(
@@ -190,6 +195,8 @@ class McpDoor:
 
     def _left(self, session: Session) -> None:
         self._subscribing.farewell(session)
+        if self._ambient is not None:
+            self._ambient.farewell(session)
         self._manager.forget_client(session.key)
 
     # Requests (`asked.Door`)
@@ -267,6 +274,9 @@ class McpDoor:
             return
         if message.method == "notifications/cancelled":
             session.cancel(message.params.get("requestId"))
+        elif message.method == "notifications/initialized":
+            if self._ambient is not None:
+                self._ambient.welcome(session)
         elif message.method == "notifications/roots/list_changed":
             self._manager.tell(session.key, message.method)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from mcp_proxy.base.clock import Clock
@@ -21,6 +22,7 @@ from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.calls import require
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge.streams import calling_after
+from mcp_proxy.gateway.ambient import Ambient
 from mcp_proxy.gateway.asked import Asked
 from mcp_proxy.gateway.clients import progress_token
 from mcp_proxy.gateway.envelope import Refusal
@@ -66,7 +68,9 @@ class Hook:
         tasks: TaskSet,
         ending: asyncio.Event,
         lease: float,
+        ambient: Ambient | None = None,
     ) -> None:
+        self._ambient = ambient
         self._clock = clock
         self._broker = broker
         self._seal = seal
@@ -114,7 +118,8 @@ class Hook:
             own.spawn(self._report(asked), "progress of hook")
             self._legacy[lane.key] = (asked.principal, watching)
             expires = asked.principal.expires
-            with calling_after(None if expires is None else expires - self._clock.time(), watching.cancel):
+            aside = self._ambient.aside(session) if self._ambient is not None else nullcontext()
+            with aside, calling_after(None if expires is None else expires - self._clock.time(), watching.cancel):
                 await asyncio.wait([watching, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._legacy.pop(lane.key, None)

@@ -60,11 +60,16 @@ class LegacyLane:
         """Return when the client is no longer there: a killed one closes nothing by itself."""
         while not self.session.closed:
             await asyncio.sleep(PING_EVERY)
-            try:
-                async with asyncio.timeout(PING_PATIENCE):
-                    await self.session.ask("ping", None, self._channel)
-            except (TimeoutError, Unreached, Left):
+            if not await self.answers():
                 return
-            except RpcError as error:
-                if error.code != METHOD_NOT_FOUND:  # it answers, which is all that is asked
-                    return
+
+    async def answers(self) -> bool:
+        """Whether the client is there just now."""
+        try:
+            async with asyncio.timeout(PING_PATIENCE):
+                await self.session.ask("ping", None, self._channel)
+        except (TimeoutError, Unreached, Left):
+            return False
+        except RpcError as error:
+            return error.code == METHOD_NOT_FOUND  # it answers, which is all that is asked
+        return True

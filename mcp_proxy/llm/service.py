@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.bridge import demo
 from mcp_proxy.bridge.broker import Broker
 from mcp_proxy.bridge.completions import Completions, Source
 from mcp_proxy.bridge.connected import ConnectedClients
 from mcp_proxy.bridge.provider import Format, Provider
-from mcp_proxy.bridge.routes import SAMPLING, Routes, parse_step
+from mcp_proxy.bridge.routes import SAMPLING, Routes, Step, parse_step
 from mcp_proxy.bridge.sampling import Priorities
 from mcp_proxy.bridge.wire import (
     anthropic_messages,
@@ -107,7 +109,13 @@ class LlmService:
         sources: dict[str, Source] = {SAMPLING: ConnectedClients(broker, priorities, settings.llm_timeout)}
         sources.update(self._providers(settings.llm_timeout))
         aliases = {name: [parse_step(step) for step in steps] for name, steps in spec.models.items()}
-        routes = Routes(aliases, [one.name for one in spec.providers])
+        behind: list[Step] = []
+        if settings.llm_demo:
+            sources[demo.MODEL] = demo.Demo(asyncio.sleep)
+            behind.append(Step(demo.MODEL, demo.MODEL))
+            aliases.setdefault(demo.MODEL, behind)
+        self._needs_nobody = bool(behind or spec.providers)
+        routes = Routes(aliases, [one.name for one in spec.providers], behind=behind)
         self._budgets = Budgets(BudgetFile(settings.state_dir), clock=clock, log=log)
         completing = Completing(
             Completions(routes, sources, settings.llm_max_tokens),
@@ -142,7 +150,7 @@ class LlmService:
 
     def ready(self) -> bool:
         """Whether something could answer now: a connected client, or a source that needs no connecting."""
-        return bool(self._broker.lanes or self._spec.providers)
+        return self._needs_nobody or bool(self._broker.lanes)
 
     async def keep(self) -> None:
         """Keep what tokens have spent of their budgets, until it is cancelled."""
