@@ -108,6 +108,10 @@ class OutputFormat:
     strict: bool = False
 
 
+ALL_TOOLS = ("*",)
+"""All tools of this service; see `ChatRequest.house_tools`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """What a client asks for.
@@ -115,8 +119,8 @@ class ChatRequest:
     ``messages`` follow MCP's rules (client/sampling, 2025-11-25): a user's message with tool results holds nothing else,
     and has a result for each tool use of the assistant's message before it. ``ignored``: parameters that cannot be passed
     on and change the answer's manner, not its meaning; the caller is told. ``stop``: the answer ends before the first of
-    these texts. ``stream_usage``: a stream that would not say its tokens is to. ``house_tools``: the tools of this service
-    may be used for the answer.
+    these texts. ``stream_usage``: a stream that would not say its tokens is to. ``house_tools``: which tools of this
+    service may be used for the answer, as globs: ``server`` or ``server/tool``; `ALL_TOOLS` for all, none for none.
     """
 
     model: str
@@ -130,7 +134,7 @@ class ChatRequest:
     output: OutputFormat | None = None
     stream: bool = False
     stream_usage: bool = False
-    house_tools: bool = False
+    house_tools: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -154,10 +158,25 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class HouseCall:
+    """A tool of this service was used while the answer was being made: nobody has to use it any more.
+
+    ``tool`` is what its ``server`` (or group) calls it, ``arguments`` the JSON text of an object, ``text`` what it said.
+    """
+
+    id: str
+    server: str
+    tool: str
+    arguments: str
+    text: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ChatResult:
     """A whole answer. ``model`` is what the answering side calls itself; ``stop_sequence`` goes with that reason."""
 
-    content: tuple[Text | ToolUse, ...]
+    content: tuple[Text | ToolUse | HouseCall, ...]
     stop: StopReason
     model: str
     usage: Usage
@@ -204,6 +223,25 @@ class ArgumentsDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class HouseUse:
+    """A tool of this service is being used; see `HouseCall`. Its result follows, results of others may come before."""
+
+    id: str
+    server: str
+    tool: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class HouseResult:
+    """What the tool of this service said. ``id`` is that of the `HouseUse`."""
+
+    id: str
+    text: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The answer is complete."""
 
@@ -212,7 +250,7 @@ class Ended:
     stop_sequence: str | None = None
 
 
-Delta = Started | TextDelta | ToolUseStarted | ArgumentsDelta | Ended
+Delta = Started | TextDelta | ToolUseStarted | ArgumentsDelta | HouseUse | HouseResult | Ended
 
 _WORDS = re.compile(r"\s*\S{1,40}|\s+")
 
@@ -221,44 +259,78 @@ def deltas_of(result: ChatResult) -> Iterator[Delta]:
     """A whole answer as a stream: words one by one, each tool use with its arguments in one piece."""
     yield Started(result.model, result.usage.input_tokens)
     for block in result.content:
-        if isinstance(block, Text):
-            yield from (TextDelta(word) for word in _WORDS.findall(block.text))
-        else:
-            yield ToolUseStarted(block.id, block.name)
-            yield ArgumentsDelta(block.id, json.dumps(block.arguments, ensure_ascii=False))
+        match block:
+            case Text():
+                yield from (TextDelta(word) for word in _WORDS.findall(block.text))
+            case ToolUse():
+                yield ToolUseStarted(block.id, block.name)
+                yield ArgumentsDelta(block.id, json.dumps(block.arguments, ensure_ascii=False))
+            case HouseCall():
+                yield HouseUse(block.id, block.server, block.tool, block.arguments)
+                yield HouseResult(block.id, block.text, block.is_error)
     yield Ended(result.stop, result.usage, result.stop_sequence)
 
 
 def gathered(deltas: Iterable[Delta]) -> ChatResult:
-    """A stream as a whole answer. Raises `ValueError` when it does not begin or end, or arguments are no JSON object."""
+    """A stream as a whole answer. Raises `ValueError` when it does not begin or end, arguments are no JSON object, or a tool
+    of this service has not answered.
+    """
     model: str | None = None
     end: Ended | None = None
-    blocks: list[Text | ToolUse] = []
-    arguments: dict[str, list[str]] = {}
+    parts = _Parts()
     for delta in deltas:
         match delta:
             case Started():
                 model = delta.model
-            case TextDelta():
-                last = blocks[-1] if blocks else None
-                if isinstance(last, Text):
-                    blocks[-1] = Text(last.text + delta.text)
-                else:
-                    blocks.append(Text(delta.text))
-            case ToolUseStarted():
-                arguments[delta.id] = []
-                blocks.append(ToolUse(delta.id, delta.name, {}))
-            case ArgumentsDelta():
-                arguments[delta.id].append(delta.json)
             case Ended():
                 end = delta
+            case _:
+                parts.add(delta)
     if model is None or end is None:
         raise ValueError("the stream is not complete")
-    whole = tuple(
-        block if isinstance(block, Text) else ToolUse(block.id, block.name, _object("".join(arguments[block.id])))
-        for block in blocks
-    )
-    return ChatResult(whole, end.stop, model, end.usage, end.stop_sequence)
+    return ChatResult(parts.whole(), end.stop, model, end.usage, end.stop_sequence)
+
+
+class _Parts:
+    """The blocks of an answer as they grow."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Text | ToolUse | HouseUse] = []
+        self._arguments: dict[str, list[str]] = {}
+        self._results: dict[str, HouseResult] = {}
+
+    def add(self, delta: TextDelta | ToolUseStarted | ArgumentsDelta | HouseUse | HouseResult) -> None:
+        match delta:
+            case TextDelta():
+                last = self._blocks[-1] if self._blocks else None
+                if isinstance(last, Text):
+                    self._blocks[-1] = Text(last.text + delta.text)
+                else:
+                    self._blocks.append(Text(delta.text))
+            case ToolUseStarted():
+                self._arguments[delta.id] = []
+                self._blocks.append(ToolUse(delta.id, delta.name, {}))
+            case ArgumentsDelta():
+                self._arguments[delta.id].append(delta.json)
+            case HouseUse():
+                self._blocks.append(delta)
+            case HouseResult():
+                self._results[delta.id] = delta
+
+    def whole(self) -> tuple[Text | ToolUse | HouseCall, ...]:
+        """All of them. Raises `ValueError`."""
+        return tuple(map(self._whole, self._blocks))
+
+    def _whole(self, block: Text | ToolUse | HouseUse) -> Text | ToolUse | HouseCall:
+        match block:
+            case Text():
+                return block
+            case ToolUse():
+                return ToolUse(block.id, block.name, _object("".join(self._arguments[block.id])))
+            case HouseUse():
+                if (result := self._results.get(block.id)) is None:
+                    raise ValueError("a tool of this service has not answered")
+                return HouseCall(block.id, block.server, block.tool, block.arguments, result.text, result.is_error)
 
 
 def _object(text: str) -> Mapping[str, Any]:
@@ -294,9 +366,19 @@ def question_tokens(ask: ChatRequest) -> int:
     return estimate(texts) + seen * _IMAGE_TOKENS
 
 
-def answer_tokens(content: Iterable[Text | ToolUse]) -> int:
-    """A guess at the tokens of an answer."""
-    return estimate(block.text if isinstance(block, Text) else block.name + _json(block.arguments) for block in content)
+def answer_tokens(content: Iterable[Text | ToolUse | HouseCall]) -> int:
+    """A guess at the tokens of an answer: of what the model says, not of what tools of this service say to it."""
+    return estimate(map(_said, content))
+
+
+def _said(block: Text | ToolUse | HouseCall) -> str:
+    match block:
+        case Text():
+            return block.text
+        case ToolUse():
+            return block.name + _json(block.arguments)
+        case HouseCall():
+            return block.tool + block.arguments
 
 
 def _json(value: Mapping[str, Any]) -> str:

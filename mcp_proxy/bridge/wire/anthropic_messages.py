@@ -13,6 +13,9 @@ from typing import Any
 from mcp_proxy.bridge.chat import (
     ChatRequest,
     ChatResult,
+    HouseCall,
+    HouseResult,
+    HouseUse,
     OutputFormat,
     Text,
     Tool,
@@ -23,7 +26,16 @@ from mcp_proxy.bridge.chat import (
 )
 from mcp_proxy.bridge.wire import reading
 from mcp_proxy.bridge.wire.anthropic_messages_content import read_messages, read_texts
-from mcp_proxy.bridge.wire.anthropic_messages_frames import STOP_REASONS, Frames, error_body, usage_of
+from mcp_proxy.bridge.wire.anthropic_messages_frames import (
+    STOP_REASONS,
+    THREAD,
+    Frames,
+    error_body,
+    mcp_tool_result,
+    mcp_tool_use,
+    usage_of,
+)
+from mcp_proxy.bridge.wire.house_calls import wanted
 from mcp_proxy.bridge.wire.reading import unsupported, wrong
 
 __all__ = ["Frames", "count_tokens", "error_body", "read", "whole"]
@@ -60,9 +72,12 @@ def read(body: Any) -> ChatRequest:
     for key in ("mcp_servers", "container"):
         if body.get(key):
             raise unsupported(key, "this runs at the provider, and is not available here")
-    messages, asides = read_messages(body.get("messages"))
-    tools, house = _tools(body.get("tools"))
-    house = reading.flag(body.get("mcp_tools"), "mcp_tools") or house
+    if body.get(THREAD) is not None:
+        # Never passed over: the requests that follow hold only what is new, for a server that keeps the rest.
+        raise unsupported(THREAD, "no conversations are kept here; send the whole of it each time")
+    tools, listed = _tools(body.get("tools"))
+    house = wanted(body.get("mcp_tools"), listed=listed)
+    messages, asides = read_messages(body.get("messages"), house=bool(house))
     output, effort = _output(body)
     passed_over = (key for key, value in body.items() if key not in _READ | _SILENT and value is not None)
     limit, temperature, model = body.get("max_tokens"), body.get("temperature"), body.get("model")
@@ -71,7 +86,7 @@ def read(body: Any) -> ChatRequest:
         messages=messages,
         system=_system(body.get("system"), asides),
         tools=tools,
-        tool_choice=_tool_choice(body.get("tool_choice"), tools, house),
+        tool_choice=_tool_choice(body.get("tool_choice"), tools, bool(house)),
         max_tokens=None if limit is None else reading.count(limit, "max_tokens"),
         temperature=None if temperature is None else reading.number(temperature, "temperature", most=1),
         stop=_stop(body.get("stop_sequences")),
@@ -94,7 +109,7 @@ def whole(result: ChatResult, ask: ChatRequest, *, id: str, created: int) -> dic
         "type": "message",
         "role": "assistant",
         "model": result.model,
-        "content": [_block(block) for block in result.content],
+        "content": [one for block in result.content for one in _blocks(block)],
         "stop_reason": STOP_REASONS[result.stop],
         "stop_sequence": result.stop_sequence,
         "usage": usage_of(result.usage.input_tokens, result.usage.output_tokens),
@@ -102,10 +117,15 @@ def whole(result: ChatResult, ask: ChatRequest, *, id: str, created: int) -> dic
     }
 
 
-def _block(block: Text | ToolUse) -> dict[str, Any]:
-    if isinstance(block, Text):
-        return {"type": "text", "text": block.text}
-    return {"type": "tool_use", "id": block.id, "name": block.name, "input": block.arguments}
+def _blocks(block: Text | ToolUse | HouseCall) -> list[dict[str, Any]]:
+    match block:
+        case Text():
+            return [{"type": "text", "text": block.text}]
+        case ToolUse():
+            return [{"type": "tool_use", "id": block.id, "name": block.name, "input": block.arguments}]
+        case HouseCall():
+            use = HouseUse(block.id, block.server, block.tool, block.arguments)
+            return [mcp_tool_use(use), mcp_tool_result(HouseResult(block.id, block.text, block.is_error))]
 
 
 def _system(value: Any, asides: list[str]) -> str | None:

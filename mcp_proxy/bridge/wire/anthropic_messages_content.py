@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mcp_proxy.bridge.chat import Block, Image, Message, Role, Text, ToolResult, ToolUse
+from mcp_proxy.base.json import encode
+from mcp_proxy.bridge.chat import Block, HouseResult, HouseUse, Image, Message, Role, Text, ToolResult, ToolUse
 from mcp_proxy.bridge.wire import reading
+from mcp_proxy.bridge.wire.house_calls import replayed
 from mcp_proxy.bridge.wire.reading import unsupported, wrong
 
 _THOUGHTS = ("thinking", "redacted_thinking")
 _IMAGE = "image/"
+_Said = Block | HouseUse | HouseResult
 
 
-def read_messages(value: Any) -> tuple[tuple[Message, ...], list[str]]:
-    """The turns, and what is said by the system between them. Raises `ChatError`."""
+def read_messages(value: Any, *, house: bool = False) -> tuple[tuple[Message, ...], list[str]]:
+    """The turns, and what is said by the system between them. ``house``: the tools of this service are wanted.
+
+    Raises `ChatError`.
+    """
     turns: list[_Turn] = []
     system: list[str] = []
     for index, entry in enumerate(reading.array(value, "messages")):
@@ -33,7 +39,7 @@ def read_messages(value: Any) -> tuple[tuple[Message, ...], list[str]]:
             turns[-1].blocks.extend(_blocks(content, f"{at}.content", turns[-1].role))
         else:
             raise wrong(f"{at}.role", "must be user, assistant or system")
-    messages = tuple(_checked(turns))
+    messages = tuple(_checked(turns, house=house))
     if not messages:
         raise wrong("messages", "at least one message must say something")
     return messages, system
@@ -59,7 +65,7 @@ class _Turn:
     def __init__(self, role: Role, at: str) -> None:
         self.role = role
         self.at = at
-        self.blocks: list[Block] = []
+        self.blocks: list[_Said] = []
 
     @property
     def uses(self) -> list[str]:
@@ -70,7 +76,7 @@ class _Turn:
         return [block for block in self.blocks if isinstance(block, ToolResult)]
 
 
-def _checked(turns: Iterable[_Turn]) -> Iterator[Message]:
+def _checked(turns: Iterable[_Turn], *, house: bool) -> Iterator[Message]:
     """The turns as messages. Raises `ChatError` where uses of tools and their results do not fit."""
     open_uses: list[str] = []
     last_at = "messages"
@@ -81,7 +87,10 @@ def _checked(turns: Iterable[_Turn]) -> Iterator[Message]:
         open_uses, last_at = turn.uses, turn.at
         if len(set(open_uses)) != len(open_uses):
             raise wrong(turn.at, "two tool_use blocks have the same id")
-        rest = tuple(block for block in turn.blocks if not isinstance(block, ToolResult))
+        if turn.role is Role.ASSISTANT:
+            yield from replayed(turn.blocks, house=house)
+            continue
+        rest = tuple(block for block in turn.blocks if isinstance(block, (Text, Image)))
         if results:
             yield Message(turn.role, tuple(results))
         if rest:
@@ -90,7 +99,7 @@ def _checked(turns: Iterable[_Turn]) -> Iterator[Message]:
         raise wrong(last_at, "a tool_use has no tool_result after it")
 
 
-def _blocks(value: Any, at: str, role: Role) -> Iterator[Block]:
+def _blocks(value: Any, at: str, role: Role) -> Iterator[_Said]:
     if isinstance(value, str):
         if value:
             yield Text(value)
@@ -105,6 +114,8 @@ def _blocks(value: Any, at: str, role: Role) -> Iterator[Block]:
                 yield _tool_use(block, where)
             case "tool_result" if role is Role.USER:
                 yield _tool_result(block, where)
+            case "mcp_tool_use" | "mcp_tool_result" as kind if role is Role.ASSISTANT:
+                yield _mcp_tool_use(block, where) if kind == "mcp_tool_use" else _mcp_tool_result(block, where)
             case "tool_use" | "tool_result" as kind:
                 raise wrong(where, f"a {kind} cannot be said by the {role}")
             case kind if kind != "text" and role is Role.ASSISTANT:
@@ -118,6 +129,24 @@ def _tool_use(block: Mapping[str, Any], at: str) -> ToolUse:
         reading.name(block.get("id"), f"{at}.id"),
         reading.name(block.get("name"), f"{at}.name"),
         reading.obj(block.get("input"), f"{at}.input"),
+    )
+
+
+def _mcp_tool_use(block: Mapping[str, Any], at: str) -> HouseUse:
+    return HouseUse(
+        reading.name(block.get("id"), f"{at}.id"),
+        reading.text(block.get("server_name"), f"{at}.server_name"),
+        reading.name(block.get("name"), f"{at}.name"),
+        encode(reading.obj(block.get("input"), f"{at}.input")).decode(),
+    )
+
+
+def _mcp_tool_result(block: Mapping[str, Any], at: str) -> HouseResult:
+    content = block.get("content")
+    return HouseResult(
+        reading.name(block.get("tool_use_id"), f"{at}.tool_use_id"),
+        "\n".join([] if content is None else read_texts(content, f"{at}.content")),
+        reading.flag(block.get("is_error"), f"{at}.is_error"),
     )
 
 

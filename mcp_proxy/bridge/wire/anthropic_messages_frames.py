@@ -18,6 +18,8 @@ from mcp_proxy.bridge.chat import (
     ChatRequest,
     Delta,
     Ended,
+    HouseResult,
+    HouseUse,
     Started,
     StopReason,
     TextDelta,
@@ -34,12 +36,19 @@ STOP_REASONS: Mapping[StopReason, str] = {
 }
 
 
+THREAD = "thread"
+"""The parameter of a beta by which the server keeps the conversation; the library's own tool loops ask for it."""
+_NO_THREADS = {"details": {"error_code": "thread_unsupported_request", "unsupported": [THREAD]}}
+"""By this the library goes on without: it then sends the whole conversation each time (message-threads-2026-08-12)."""
+
+
 def error_body(error: ChatError, request_id: str) -> dict[str, Any]:
     """A failure; the parameter to blame goes into the message, since the format has no other place for it."""
     message = f"{error.param}: {error.message}" if error.param else error.message
+    details = _NO_THREADS if error.param == THREAD else {}
     return {
         "type": "error",
-        "error": {"type": error.problem.anthropic_type, "message": message},
+        "error": {"type": error.problem.anthropic_type, "message": message, **details},
         "request_id": request_id,
     }
 
@@ -54,6 +63,23 @@ def usage_of(input_tokens: int, output_tokens: int) -> dict[str, int]:
     }
 
 
+def mcp_tool_use(use: HouseUse) -> dict[str, Any]:
+    """The block of a use of this service's tool. The libraries know it in betas, and pass it on elsewhere."""
+    return {
+        "type": "mcp_tool_use",
+        "id": use.id,
+        "name": use.tool,
+        "server_name": use.server,
+        "input": json.loads(use.arguments),
+    }
+
+
+def mcp_tool_result(result: HouseResult) -> dict[str, Any]:
+    """The block of what the tool said."""
+    content = [{"type": "text", "text": result.text}] if result.text else []
+    return {"type": "mcp_tool_result", "tool_use_id": result.id, "is_error": result.is_error, "content": content}
+
+
 def frame(event: str, value: Mapping[str, Any]) -> bytes:
     """One event. The official library passes over those without a name."""
     return b"event: %b\ndata: %b\n\n" % (event.encode(), encode({"type": event, **value}))
@@ -64,17 +90,23 @@ _PING = frame("ping", {})
 
 @dataclass(slots=True)
 class _Block:
-    """A block that is being sent, or waits for its turn. ``tool``: the use that it is, or None for words."""
+    """A block that is being sent, or waits for its turn. ``tool``: the use that it is, or None for words; that of a tool
+    of this service, and its result, come whole."""
 
-    tool: ToolUseStarted | None
+    tool: ToolUseStarted | HouseUse | HouseResult | None
     waiting: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
     """The arguments so far, with which it can be told whether more can come."""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it came in one piece."""
+        return isinstance(self.tool, (HouseUse, HouseResult))
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing can follow: words are followed by another block only, arguments end with their object."""
-        if self.tool is None:
+        if not isinstance(self.tool, ToolUseStarted):
             return True
         if not self.whole or not self.whole[-1].rstrip().endswith("}"):
             return False
@@ -115,6 +147,13 @@ class Frames:
                 return self._sendable()
             case ArgumentsDelta():
                 return self._arguments(self._tools[delta.id], delta.json)
+            case HouseUse():
+                # The input stands in the block already, for the libraries that pass its pieces over.
+                self._blocks.append(_Block(delta, [delta.arguments], [delta.arguments]))
+                return self._sendable()
+            case HouseResult():
+                self._blocks.append(_Block(delta))
+                return self._sendable()
             case Ended():
                 return self._all() + self._message_stop(delta)
 
@@ -136,10 +175,14 @@ class Frames:
         return self._sendable() if self._blocks and block is self._blocks[0] else b""
 
     def _sendable(self) -> bytes:
-        """What of the first block is there; and, as far as the first is complete and others wait, of the next."""
-        frames = [self._sent(self._blocks[0])]
-        while len(self._blocks) > 1 and self._blocks[0].is_complete:
-            frames += (self._closed(), self._sent(self._blocks[0]))
+        """What of the first block is there; and of the next, as far as the first is complete and others wait."""
+        frames: list[bytes] = []
+        while self._blocks:
+            first = self._blocks[0]
+            frames.append(self._sent(first))
+            if not first.is_complete or (len(self._blocks) == 1 and not first.is_whole):
+                break
+            frames.append(self._closed())
         return b"".join(frames)
 
     def _all(self) -> bytes:
@@ -153,7 +196,7 @@ class Frames:
         frames = b""
         if not self._open:
             self._open = True
-            frames = frame("content_block_start", {"index": self._index, "content_block": _empty(block.tool)})
+            frames = frame("content_block_start", {"index": self._index, "content_block": _begun(block.tool)})
         text = "".join(block.waiting)
         block.waiting.clear()
         return frames + (self._piece(block, text) if text else b"")
@@ -169,7 +212,7 @@ class Frames:
         """The end of the first block."""
         block = self._blocks.popleft()
         frames = b""
-        if block.tool is not None and not any(block.whole):
+        if isinstance(block.tool, ToolUseStarted) and not any(block.whole):
             # Not every client takes no arguments at all for an empty object.
             frames = self._piece(block, "{}")
         frames += frame("content_block_stop", {"index": self._index})
@@ -196,7 +239,14 @@ class Frames:
         return frame("message_delta", {"delta": reason, "usage": usage}) + frame("message_stop", {})
 
 
-def _empty(tool: ToolUseStarted | None) -> dict[str, Any]:
-    if tool is None:
-        return {"type": "text", "text": ""}
-    return {"type": "tool_use", "id": tool.id, "name": tool.name, "input": {}}
+def _begun(tool: ToolUseStarted | HouseUse | HouseResult | None) -> dict[str, Any]:
+    """The block as it is when it begins."""
+    match tool:
+        case None:
+            return {"type": "text", "text": ""}
+        case ToolUseStarted():
+            return {"type": "tool_use", "id": tool.id, "name": tool.name, "input": {}}
+        case HouseUse():
+            return mcp_tool_use(tool)
+        case HouseResult():
+            return mcp_tool_result(tool)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcp_proxy.bridge.chat import ChatRequest, ChatResult, OutputFormat, ToolUse
+from mcp_proxy.bridge.chat import ChatRequest, ChatResult, HouseCall, OutputFormat, ToolUse
 from mcp_proxy.bridge.wire import reading
 from mcp_proxy.bridge.wire.openai_chat_content import output_format
 from mcp_proxy.bridge.wire.openai_chat_frames import (
     Frames,
     error_body,
     finish_reason,
+    mcp_call,
     tool_call,
     usage_of,
 )
@@ -63,9 +64,9 @@ def read(body: Any) -> ChatRequest:
     """
     body = reading.obj(body, "")
     _check_answerable(body)
-    turns = read_messages(body.get("messages"))
-    system, messages = turns.whole("messages")
     known = read_tools(body, nested=True)
+    turns = read_messages(body.get("messages"), house=bool(known.house))
+    system, messages = turns.whole("messages")
     model, temperature = body.get("model"), body.get("temperature")
     return ChatRequest(
         model="" if model is None else reading.text(model, "model"),
@@ -85,7 +86,9 @@ def read(body: Any) -> ChatRequest:
 
 
 def whole(result: ChatResult, ask: ChatRequest, *, id: str, created: int) -> dict[str, Any]:
-    """The answer to a request that wants no stream, with ``text`` and ``request_id`` as extra fields."""
+    """The answer to a request that wants no stream, with ``text`` and ``request_id`` as extra fields, and ``mcp_calls`` in
+    the message where tools of this service were used: the API has no words for them.
+    """
     uses = [block for block in result.content if isinstance(block, ToolUse)]
     message: dict[str, Any] = {
         "role": "assistant",
@@ -95,6 +98,8 @@ def whole(result: ChatResult, ask: ChatRequest, *, id: str, created: int) -> dic
     }
     if uses:
         message["tool_calls"] = [tool_call(use) for use in uses]
+    if calls := [mcp_call(block) for block in result.content if isinstance(block, HouseCall)]:
+        message["mcp_calls"] = calls
     finish = finish_reason(result.stop, used=bool(uses))
     return {
         "id": id,

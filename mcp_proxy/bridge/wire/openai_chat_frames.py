@@ -16,6 +16,9 @@ from mcp_proxy.bridge.chat import (
     ChatRequest,
     Delta,
     Ended,
+    HouseCall,
+    HouseResult,
+    HouseUse,
     Started,
     StopReason,
     TextDelta,
@@ -72,6 +75,18 @@ def tool_call(use: ToolUse) -> dict[str, Any]:
     return {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": arguments_text(use)}}
 
 
+def mcp_call(call: HouseCall) -> dict[str, Any]:
+    """One entry of a message's ``mcp_calls``, a field that this service adds."""
+    return {
+        "id": call.id,
+        "server": call.server,
+        "name": call.tool,
+        "arguments": call.arguments,
+        "output": call.text,
+        "is_error": call.is_error,
+    }
+
+
 class Frames:
     """The chunks of one answer. `first`, then `delta` for each delta; `error` ends it early."""
 
@@ -83,6 +98,8 @@ class Frames:
         self._indices: dict[str, int] = {}
         self._blank: set[str] = set()
         """Tool uses that have no arguments yet."""
+        self._house: dict[str, HouseUse] = {}
+        self._called = 0
 
     def first(self) -> bytes:
         """A sign of life. The answer itself begins with `Started`: what model answers is not known before."""
@@ -100,6 +117,11 @@ class Frames:
                 return self._tool(delta)
             case ArgumentsDelta():
                 return self._arguments(delta.id, delta.json)
+            case HouseUse():
+                self._house[delta.id] = delta
+                return b""
+            case HouseResult():
+                return self._house_call(self._house.pop(delta.id), delta)
             case Ended():
                 return self._end(delta)
 
@@ -115,6 +137,12 @@ class Frames:
         return self._chunk(
             {"tool_calls": [{"index": index, "id": started.id, "type": "function", "function": function}]}
         )
+
+    def _house_call(self, use: HouseUse, result: HouseResult) -> bytes:
+        """One chunk when it is over. Clients that put deltas together want an index in the entries of all lists."""
+        call = HouseCall(use.id, use.server, use.tool, use.arguments, result.text, result.is_error)
+        index, self._called = self._called, self._called + 1
+        return self._chunk({"mcp_calls": [{"index": index, **mcp_call(call)}]})
 
     def _arguments(self, id: str, text: str) -> bytes:
         if not text:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcp_proxy.bridge.chat import Audio, Image, Text, ToolResult, ToolUse
-from mcp_proxy.bridge.wire import reading
+from mcp_proxy.base.json import encode
+from mcp_proxy.bridge.chat import Audio, HouseCall, Image, Text, ToolResult, ToolUse
+from mcp_proxy.bridge.wire import house_calls, reading
 from mcp_proxy.bridge.wire.openai_chat_content import Conversation, arguments, audio, image
 from mcp_proxy.bridge.wire.reading import unsupported, wrong
 
 
-def read_messages(value: Any) -> Conversation:
-    """The conversation, not yet whole. Raises `ChatError`."""
+def read_messages(value: Any, *, house: bool = False) -> Conversation:
+    """The conversation, not yet whole. ``house``: the tools of this service are wanted. Raises `ChatError`."""
     turns = Conversation()
     for index, entry in enumerate(reading.array(value, "messages")):
         at = f"messages[{index}]"
@@ -26,6 +27,8 @@ def read_messages(value: Any) -> Conversation:
             case "user":
                 turns.user(_shown(content, where, turns), at)
             case "assistant":
+                if calls := list(_mcp_calls(message.get("mcp_calls"), f"{at}.mcp_calls")):
+                    house_calls.put(turns, calls, at, house=house)
                 turns.assistant([*_said(message, at), *_tool_calls(message.get("tool_calls"), f"{at}.tool_calls")], at)
             case "tool":
                 id = reading.name(message.get("tool_call_id"), f"{at}.tool_call_id")
@@ -104,6 +107,21 @@ def _said(message: Mapping[str, Any], at: str) -> Iterator[Text]:
         yield from _text(part, where, kind)
     if message.get("refusal") is not None:
         yield from _text(message, at, "refusal")
+
+
+def _mcp_calls(value: Any, at: str) -> Iterator[HouseCall]:
+    """Tools of this service that were used for a message, which clients bring back as they were told of them."""
+    for index, entry in enumerate([] if value is None else reading.array(value, at)):
+        where = f"{at}[{index}]"
+        call = reading.obj(entry, where)
+        yield HouseCall(
+            reading.name(call.get("id"), f"{where}.id"),
+            reading.text(call.get("server"), f"{where}.server"),
+            reading.name(call.get("name"), f"{where}.name"),
+            encode(arguments(call.get("arguments"), f"{where}.arguments")).decode(),
+            reading.text(call.get("output"), f"{where}.output"),
+            reading.flag(call.get("is_error"), f"{where}.is_error"),
+        )
 
 
 def _tool_calls(value: Any, at: str) -> Iterator[ToolUse]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mcp_proxy.bridge.chat import Tool, ToolChoice, ToolMode
 from mcp_proxy.bridge.wire import reading
+from mcp_proxy.bridge.wire.house_calls import wanted
 from mcp_proxy.bridge.wire.reading import unsupported, wrong
 
 _MODES = {"auto": ToolMode.AUTO, "none": ToolMode.NONE, "required": ToolMode.REQUIRED}
@@ -18,18 +19,18 @@ _MODES = {"auto": ToolMode.AUTO, "none": ToolMode.NONE, "required": ToolMode.REQ
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The caller's tools; ``house``: this service's are wanted too. ``passed_over``: what cannot be passed on of them."""
+    """The caller's tools; ``house``: which of this service's are wanted too. ``passed_over``: what cannot be passed on of
+    them."""
 
     tools: tuple[Tool, ...]
-    house: bool
+    house: tuple[str, ...]
     passed_over: tuple[str, ...]
 
 
 def read_tools(body: Mapping[str, Any], *, nested: bool) -> Tools:
     """``tools`` and ``mcp_tools``. ``nested``: functions stand in an object. Raises `ChatError`."""
     tools: dict[str, Tool] = {}
-    house = reading.flag(body.get("mcp_tools"), "mcp_tools")
-    strict = False
+    listed = strict = False
     value = body.get("tools")
     for index, entry in enumerate([] if value is None else reading.array(value, "tools")):
         at = f"tools[{index}]"
@@ -44,9 +45,10 @@ def read_tools(body: Mapping[str, Any], *, nested: bool) -> Tools:
                 strict = reading.flag(given.get("strict"), f"{at}.strict") or strict
             case "mcp":
                 _check_house(given, at)
-                house = True
+                listed = True
             case kind:
                 raise unsupported(at, f"a tool of type {reading.known_as(kind)} is not available here")
+    house = wanted(body.get("mcp_tools"), listed=listed)
     return Tools(tuple(tools.values()), house, ("tools.strict",) if strict else ())
 
 
@@ -98,6 +100,6 @@ def _check_house(given: Mapping[str, Any], at: str) -> None:
         if given.get(key) is not None:
             raise unsupported(f"{at}.{key}", "servers of the caller's are not called from here")
     if given.get("allowed_tools") is not None:
-        raise unsupported(f"{at}.allowed_tools", "the tools of this service cannot be chosen from here")
+        raise unsupported(f"{at}.allowed_tools", "the tools of this service are chosen by mcp_tools")
     if given.get("require_approval") not in (None, "never"):
         raise unsupported(f"{at}.require_approval", "calls of this service's tools cannot be held for approval")

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcp_proxy.bridge.chat import ChatRequest, ChatResult, OutputFormat, Text
+from mcp_proxy.bridge.chat import ChatRequest, ChatResult, HouseCall, OutputFormat, Text, ToolUse
 from mcp_proxy.bridge.wire import reading
 from mcp_proxy.bridge.wire.openai_chat_content import Conversation, output_format
 from mcp_proxy.bridge.wire.openai_chat_frames import arguments_text, error_body
 from mcp_proxy.bridge.wire.openai_chat_tools import read_tool_choice, read_tools
 from mcp_proxy.bridge.wire.openai_responses_frames import Frames
 from mcp_proxy.bridge.wire.openai_responses_input import read_input
-from mcp_proxy.bridge.wire.openai_responses_object import Head, call, message, outcome
+from mcp_proxy.bridge.wire.openai_responses_object import Head, call, mcp_call, message, outcome
 from mcp_proxy.bridge.wire.reading import unsupported
 
 __all__ = ["Frames", "error_body", "read", "whole"]
@@ -70,9 +70,9 @@ def read(body: Any) -> ChatRequest:
     turns = Conversation()
     instructions = body.get("instructions")
     turns.system([] if instructions is None else [reading.text(instructions, "instructions")])
-    read_input(body.get("input"), turns)
-    system, messages = turns.whole("input")
     known = read_tools(body, nested=False)
+    read_input(body.get("input"), turns, house=bool(known.house))
+    system, messages = turns.whole("input")
     output, manner = _text(body.get("text"))
     model, limit, temperature = body.get("model"), body.get("max_output_tokens"), body.get("temperature")
     return ChatRequest(
@@ -98,10 +98,13 @@ def whole(result: ChatResult, ask: ChatRequest, *, id: str, created: int) -> dic
     for index, block in enumerate(result.content):
         # What was cut short is what came last.
         ended = status if index == len(result.content) - 1 else "completed"
-        if isinstance(block, Text):
-            output.append(message(head.item("msg", index), block.text, ended))
-        else:
-            output.append(call(head.item("fc", index), block.id, block.name, arguments_text(block), ended))
+        match block:
+            case Text():
+                output.append(message(head.item("msg", index), block.text, ended))
+            case ToolUse():
+                output.append(call(head.item("fc", index), block.id, block.name, arguments_text(block), ended))
+            case HouseCall():
+                output.append(mcp_call(head.item("mcp", index), block))
     return {**head.ended(result.model, output, result.stop, result.usage), "request_id": id}
 
 

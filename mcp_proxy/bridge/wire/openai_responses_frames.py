@@ -16,13 +16,16 @@ from mcp_proxy.bridge.chat import (
     ChatRequest,
     Delta,
     Ended,
+    HouseCall,
+    HouseResult,
+    HouseUse,
     Started,
     TextDelta,
     ToolUseStarted,
 )
 from mcp_proxy.bridge.errors import ChatError
 from mcp_proxy.bridge.wire.openai_chat_frames import KEEP_ALIVE, error_body
-from mcp_proxy.bridge.wire.openai_responses_object import Head, call, message, outcome, text_part
+from mcp_proxy.bridge.wire.openai_responses_object import Head, call, mcp_call, message, outcome, text_part
 
 
 @dataclass(slots=True)
@@ -71,6 +74,8 @@ class Frames:
         """The items as they are when complete; those that are open are in it too, at their place."""
         self._open: dict[int, _Item] = {}
         self._uses: dict[str, _Item] = {}
+        self._house: dict[str, tuple[HouseUse, int]] = {}
+        """Uses of this service's tools that go on, and their places."""
 
     def first(self) -> bytes:
         """A sign of life. The response itself begins with `Started`: what model answers is not known before."""
@@ -89,6 +94,10 @@ class Frames:
                 return frames
             case ArgumentsDelta():
                 return self._piece(self._uses[delta.id], delta.json)
+            case HouseUse():
+                return self._house_use(delta)
+            case HouseResult():
+                return self._house_result(delta)
             case Ended():
                 return self._end(delta)
 
@@ -100,6 +109,8 @@ class Frames:
         frames += self._event("error", {**flat, "error": told})
         for item in self._open.values():
             self._output[item.index] = item.value("incomplete")
+        for _, index in self._house.values():
+            self._output[index] = {**self._output[index], "status": "incomplete"}
         response = self._head.failed(self._model or "", self._output, error)
         return frames + self._event("response.failed", {"response": response})
 
@@ -124,16 +135,49 @@ class Frames:
 
     def _added(self, kind: str, tool: ToolUseStarted | None) -> tuple[bytes, _Item]:
         """The end of what is complete, and the beginning of a new item."""
-        ended = [self._done(item, "completed") for item in list(self._open.values()) if item.is_complete]
+        ended = self._complete()
         index = len(self._output)
         item = _Item(self._head.item(kind, index), index, tool)
         begun = message(item.id, None, "in_progress") if tool is None else item.value("in_progress")
         self._output.append(begun)
         self._open[index] = item
-        frames = b"".join(ended) + self._event("response.output_item.added", {"output_index": index, "item": begun})
+        frames = ended + self._event("response.output_item.added", {"output_index": index, "item": begun})
         if tool is None:
             frames += self._event("response.content_part.added", {**_at(item), "part": text_part("")})
         return frames, item
+
+    def _complete(self) -> bytes:
+        """The end of what is complete."""
+        return b"".join(self._done(item, "completed") for item in list(self._open.values()) if item.is_complete)
+
+    def _house_use(self, use: HouseUse) -> bytes:
+        ended = self._complete()
+        index = len(self._output)
+        id = self._head.item("mcp", index)
+        self._house[use.id] = use, index
+        self._output.append(mcp_call(id, use))
+        # Clients put arguments together from what follows.
+        begun = {**self._output[index], "arguments": ""}
+        place = {"item_id": id, "output_index": index}
+        return b"".join(
+            [
+                ended,
+                self._event("response.output_item.added", {"output_index": index, "item": begun}),
+                self._event("response.mcp_call.in_progress", place),
+                self._event("response.mcp_call_arguments.delta", {**place, "delta": use.arguments}),
+                self._event("response.mcp_call_arguments.done", {**place, "arguments": use.arguments}),
+            ]
+        )
+
+    def _house_result(self, result: HouseResult) -> bytes:
+        use, index = self._house.pop(result.id)
+        id = self._head.item("mcp", index)
+        called = HouseCall(use.id, use.server, use.tool, use.arguments, result.text, result.is_error)
+        self._output[index] = mcp_call(id, called)
+        ended = "failed" if result.is_error else "completed"
+        return self._event(f"response.mcp_call.{ended}", {"item_id": id, "output_index": index}) + self._event(
+            "response.output_item.done", {"output_index": index, "item": self._output[index]}
+        )
 
     def _piece(self, item: _Item, text: str) -> bytes:
         # After its object there can only be white space, which need not be told.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcp_proxy.bridge.chat import Audio, Image, Text, ToolResult, ToolUse
-from mcp_proxy.bridge.wire import reading
+from mcp_proxy.base.json import encode
+from mcp_proxy.bridge.chat import Audio, HouseCall, Image, Text, ToolResult, ToolUse
+from mcp_proxy.bridge.wire import house_calls, reading
 from mcp_proxy.bridge.wire.openai_chat_content import Conversation, arguments, audio, image
 from mcp_proxy.bridge.wire.reading import unsupported, wrong
 
@@ -18,8 +19,8 @@ _SAID = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Parts that are words, and the field that holds them."""
 
 
-def read_input(value: Any, turns: Conversation) -> None:
-    """Puts the input into the conversation. Raises `ChatError`."""
+def read_input(value: Any, turns: Conversation, *, house: bool = False) -> None:
+    """Puts the input into the conversation. ``house``: the tools of this service are wanted. Raises `ChatError`."""
     if isinstance(value, str):
         turns.user([Text(value)] if value else [], "input")
         return
@@ -33,7 +34,10 @@ def read_input(value: Any, turns: Conversation) -> None:
                 turns.assistant([_call(item, at)], at)
             case "function_call_output":
                 turns.result(_output(item, at, turns), f"{at}.call_id")
-            case "reasoning":
+            case "mcp_call":
+                if calls := list(_mcp_call(item, at)):
+                    house_calls.put(turns, calls, at, house=house)
+            case "reasoning" | "mcp_list_tools":
                 pass
             case kind:
                 raise unsupported(at, f"an item of type {reading.known_as(kind)} cannot be passed on")
@@ -104,6 +108,33 @@ def _call(item: Mapping[str, Any], at: str) -> ToolUse:
         reading.name(item.get("name"), f"{at}.name"),
         arguments(item.get("arguments"), f"{at}.arguments"),
     )
+
+
+def _mcp_call(item: Mapping[str, Any], at: str) -> Iterator[HouseCall]:
+    """The use of a tool of this service; none where it did not come to an end."""
+    error, output = item.get("error"), item.get("output")
+    if error is None and output is None:
+        return
+    yield HouseCall(
+        reading.name(item.get("id"), f"{at}.id"),
+        reading.text(item.get("server_label"), f"{at}.server_label"),
+        reading.name(item.get("name"), f"{at}.name"),
+        encode(arguments(item.get("arguments"), f"{at}.arguments")).decode(),
+        reading.text(output, f"{at}.output") if error is None else _error(error, f"{at}.error"),
+        is_error=error is not None,
+    )
+
+
+def _error(value: Any, at: str) -> str:
+    """Why a tool failed: its own words, a message, or whatever else is said of it."""
+    if isinstance(value, str):
+        return value
+    given = reading.obj(value, at)
+    content, message = given.get("content"), given.get("message")
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return next((text for text in (content, message) if isinstance(text, str)), "")
 
 
 def _output(item: Mapping[str, Any], at: str, turns: Conversation) -> ToolResult:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_proxy.bridge.chat import ChatRequest, OutputFormat, StopReason, ToolMode, Usage
+from mcp_proxy.bridge.chat import ChatRequest, HouseCall, HouseUse, OutputFormat, StopReason, ToolMode, Usage
 from mcp_proxy.bridge.errors import ChatError
 
 _INCOMPLETE = {StopReason.MAX_TOKENS: "max_output_tokens", StopReason.REFUSAL: "content_filter"}
@@ -34,6 +34,27 @@ def call(id: str, call_id: str, name: str, arguments: str, status: str) -> dict[
     """An item that is a tool use; ``arguments`` is JSON text."""
     fields = {"call_id": call_id, "name": name, "arguments": arguments}
     return {"id": id, "type": "function_call", "status": status, **fields}
+
+
+def mcp_call(id: str, called: HouseUse | HouseCall) -> dict[str, Any]:
+    """An item that is the use of a tool of this service, while it goes on or when it is over."""
+    status, output, error = "in_progress", None, None
+    if isinstance(called, HouseCall) and called.is_error:
+        status = "failed"
+        error = {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": called.text}]}
+    elif isinstance(called, HouseCall):
+        status, output = "completed", called.text
+    return {
+        "id": id,
+        "type": "mcp_call",
+        "status": status,
+        "approval_request_id": None,
+        "server_label": called.server,
+        "name": called.tool,
+        "arguments": called.arguments,
+        "output": output,
+        "error": error,
+    }
 
 
 @dataclass(frozen=True, slots=True)
