@@ -1,7 +1,7 @@
 """An agent on the official `openai` client, streamed in the terminal: it asks, uses its own tools, and asks again.
 
     scripts/serve --llm-demo --no-auth                              # in one terminal
-    scripts/agent "Get the weather of Oslo and multiply 6 by 7"  # in another
+    scripts/agent 'Get the weather of "Oslo" and multiply 6 by 7'  # in another
 
 OPENAI_BASE_URL and OPENAI_API_KEY say where to and with which token; MODEL which model. Nothing here is special to this
 service: with the provider's own address it does the same.
@@ -77,7 +77,7 @@ def answer(client: openai.OpenAI, messages: list[Any]) -> Any:
 
 def main() -> None:
     """Ask what the command line says, until the model is done."""
-    question = " ".join(sys.argv[1:]) or "Get the weather of Oslo and multiply 6 by 7"
+    question = " ".join(sys.argv[1:]) or 'Get the weather of "Oslo" and multiply 6 by 7'
     client = openai.OpenAI(
         base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:5000/v1"),
         api_key=os.environ.get("OPENAI_API_KEY", "none"),
