@@ -7,10 +7,9 @@ ping. The protocol discourages such requests outside the client's own (SEP-2260)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.base.tasks import TaskSet
@@ -30,7 +29,6 @@ class AmbientLane(LegacyLane):
     def __init__(self, key: str, session: Session) -> None:
         super().__init__(key, session, NoChannel())
         self.aside = 0
-        self._at_work = 0
 
     @property
     def room(self) -> int:
@@ -43,17 +41,9 @@ class AmbientLane(LegacyLane):
         outlet = self.session.outlet
         return outlet is not None and not outlet.closed and self.session.principal.has(Scope.LLM_SERVE)
 
-    async def sample(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Lane.sample`."""
-        self._at_work += 1
-        try:
-            return await super().sample(params)
-        finally:
-            self._at_work -= 1
-
     async def answers(self) -> bool:
-        """Whether the client is there just now. Some do one thing at a time, and no ping while they are at work."""
-        return self._is_reached and (await super().answers() or (self._at_work > 0 and self._is_reached))
+        """See `LegacyLane.answers`."""
+        return self._is_reached and await super().answers() and self._is_reached
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class LegacyLane:
         self.key = key
         self.session = session
         self._channel = channel
+        self._at_work = 0
         offered = session.introduction.capabilities.get("sampling")
         self.tools = isinstance(offered, Mapping) and "tools" in offered
 
@@ -46,6 +47,7 @@ class LegacyLane:
 
     async def sample(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Lane.sample`."""
+        self._at_work += 1
         try:
             return await self.session.ask("sampling/createMessage", Raw(encode(params)), self._channel)
         except Unreached:
@@ -55,6 +57,8 @@ class LegacyLane:
         except RpcError as error:
             text = error.message[:_MESSAGE] or "the client gave no reason"
             raise LaneRefused(f"the client answers: {text}", rejected=error.code == _REJECTED) from None
+        finally:
+            self._at_work -= 1
 
     async def watch(self) -> None:
         """Return when the client is no longer there: a killed one closes nothing by itself."""
@@ -64,11 +68,13 @@ class LegacyLane:
                 return
 
     async def answers(self) -> bool:
-        """Whether the client is there just now."""
+        """Whether the client is there just now. Some do one thing at a time, and answer no ping while they are at work."""
         try:
             async with asyncio.timeout(PING_PATIENCE):
                 await self.session.ask("ping", None, self._channel)
-        except (TimeoutError, Unreached, Left):
+        except TimeoutError:
+            return self._at_work > 0
+        except (Unreached, Left):
             return False
         except RpcError as error:
             return error.code == METHOD_NOT_FOUND  # it answers, which is all that is asked
