@@ -92,6 +92,11 @@ class _Place:
     def free(self) -> int:
         return min(self.lane.room, self.window.size - len(self.jobs))
 
+    def trouble(self) -> None:
+        """A request failed; if there were others beside it, they may have been too many."""
+        if len(self.jobs) > 1:
+            self.window.in_trouble()
+
 
 class Broker:
     """All lanes and all that waits for them."""
@@ -211,13 +216,14 @@ class Broker:
         except NotSent:
             self._put_back(job, place)
         except LaneRefused as refusal:
-            place.window.in_trouble()
+            if not refusal.rejected:  # a person's no says nothing about the load
+                place.trouble()
             problem = REFUSED if refusal.rejected else SOURCE_ERROR
             _fail(job, ChatError(problem, str(refusal)))
         except LaneLost:
             _fail(job, ChatError(NO_ANSWER, "the model's client has left; it may have worked on the request"))
         except TimeoutError:
-            place.window.in_trouble()
+            place.trouble()
             _fail(job, ChatError(NO_ANSWER, f"the model did not answer within {job.seconds:g} seconds"))
         else:
             place.window.answered(sent_at, self._clock.monotonic(), len(place.jobs))

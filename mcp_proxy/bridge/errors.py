@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,22 @@ NO_ANSWER = ChatProblem(504, "no_answer", "timeout_error", retry=False)
 
 
 class ChatError(Exception):
-    """A completion fails. ``param`` is the parameter of the request that is to blame; ``retry_after`` is seconds."""
+    """A completion fails. ``param`` is the parameter of the request that is to blame; ``retry_after`` is seconds.
+
+    ``details``: more, in the words of the API that the client speaks.
+    """
 
     def __init__(
-        self, problem: ChatProblem, message: str, *, param: str | None = None, retry_after: float | None = None
+        self,
+        problem: ChatProblem,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self.details = details
         self.problem = problem
         self.message = message
         self.param = param

@@ -17,12 +17,14 @@ from mcp_proxy.base.json import JsonError, encode, read_strict
 from mcp_proxy.bridge.chat import ChatRequest, ChatResult, Delta, Started, deltas_of, question_tokens
 from mcp_proxy.bridge.errors import (
     BAD_REQUEST,
+    MODEL_NOT_FOUND,
     NO_ANSWER,
     NOT_READY,
     RATE_LIMITED,
     SOURCE_ERROR,
     TOO_LARGE,
     ChatError,
+    ChatProblem,
 )
 from mcp_proxy.bridge.relay import Spoken, Verbatim, only_tells_tokens, rewritten, written
 from mcp_proxy.core.upstream.exchange import Exchange, Response
@@ -93,7 +95,7 @@ class Provider:
         """See `completions.Source.stream`. What a request leaves open is the provider's to choose."""
         most = None if ask.max_tokens is None else max_tokens
         body = encode({**self._speaks.write(ask, model, max_tokens=most), "stream": True})
-        async with self._answered(body, {}) as response:
+        async with self._answered(body, None) as response:
             async for delta in self._deltas(response, self._seconds):
                 if isinstance(delta, Started) and not delta.input_tokens:
                     delta = replace(delta, input_tokens=question_tokens(ask))
@@ -106,7 +108,7 @@ class Provider:
     async def relay(self, spoken: Spoken, model: str, *, max_tokens: int | None) -> AsyncGenerator[Verbatim, None]:
         """The provider's own words. Raises as `stream` does; closing it ends the request."""
         body, hides = rewritten(spoken, model, max_tokens)
-        async with self._answered(encode(body), spoken.headers) as response:
+        async with self._answered(encode(body), spoken) as response:
             if not _is_stream(response):
                 async with asyncio.timeout(self._seconds):
                     data = await response.read(_LARGEST)
@@ -129,12 +131,12 @@ class Provider:
             return (Started(model if isinstance(model, str) else "", 0),)
 
     @asynccontextmanager
-    async def _answered(self, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Response]:
+    async def _answered(self, body: bytes, spoken: Spoken | None) -> AsyncIterator[Response]:
         """The response to a request that was accepted. Raises `SourceDown`, `ChatError`."""
-        response = await self._open(body, headers, self._seconds)
+        response = await self._open(body, spoken.headers if spoken is not None else {}, self._seconds)
         try:
             if response.status != 200:
-                raise await self._refusal(response)
+                raise await self._refusal(response, spoken)
             yield response
         except WireError as error:
             raise ChatError(SOURCE_ERROR, f"{self.name}: {error.message}") from None
@@ -192,13 +194,16 @@ class Provider:
             raise ChatError(SOURCE_ERROR, f"{self.name} answered with something that is no JSON object")
         return value
 
-    async def _refusal(self, response: Response) -> ChatError | SourceDown:
-        """What a status says: to the caller, or to us."""
-        status, message = response.status, await self._message(response)
+    async def _refusal(self, response: Response, spoken: Spoken | None) -> ChatError | SourceDown:
+        """What a status says: to the caller, or to us. Where the request was passed on as it came, in the words it came in."""
+        status, said = response.status, await self._said(response)
+        message = self._sealed(said.get("message"))
         text = f"{self.name} answered with {status}{f': {message}' if message else ''}"
         match status:
             case 400 | 422:
-                return ChatError(BAD_REQUEST, text)
+                return _in_its_words(status, text, said) if spoken is not None else ChatError(BAD_REQUEST, text)
+            case 404:
+                return SourceDown(ChatError(MODEL_NOT_FOUND, text, param="model"))
             case 413:
                 return ChatError(TOO_LARGE, text)
             case 401 | 402 | 403:
@@ -211,16 +216,34 @@ class Provider:
             case _:
                 return SourceDown(ChatError(SOURCE_ERROR, text))
 
-    async def _message(self, response: Response) -> str:
-        """The message of an error, in the shape that both kinds of providers give it."""
+    async def _said(self, response: Response) -> Mapping[str, Any]:
+        """The error, in the shape that both kinds of providers give it; empty for any other."""
         try:
             body = read_strict(await response.read(_LARGEST_REFUSAL))
         except (JsonError, WireError):
-            return ""
+            return {}
         error = body.get("error") if isinstance(body, dict) else None
-        message = error.get("message") if isinstance(error, dict) else error
-        text = message[:_MESSAGE] if isinstance(message, str) else ""
-        return text.replace(self._key.get_secret_value(), "••••")
+        return error if isinstance(error, dict) else {"message": error}
+
+    def _sealed(self, text: Any) -> str:
+        """A text of the provider's without our key."""
+        return text[:_MESSAGE].replace(self._key.get_secret_value(), "••••") if isinstance(text, str) else ""
+
+
+def _in_its_words(status: int, text: str, said: Mapping[str, Any]) -> ChatError:
+    """A refusal of a request that was passed on: clients' libraries act on some of its words."""
+    code, kind, param, details = (said.get(name) for name in ("code", "type", "param", "details"))
+    problem = ChatProblem(
+        status,
+        code if isinstance(code, str) else BAD_REQUEST.code,
+        kind if isinstance(kind, str) else BAD_REQUEST.anthropic_type,
+    )
+    return ChatError(
+        problem,
+        text,
+        param=param if isinstance(param, str) else None,
+        details=details if isinstance(details, dict) else None,
+    )
 
 
 def _is_stream(response: Response) -> bool:

@@ -15,6 +15,7 @@ from mcp_proxy.bridge.chat import (
     Block,
     ChatRequest,
     ChatResult,
+    HouseCall,
     Image,
     Message,
     Role,
@@ -91,7 +92,11 @@ def write(result: ChatResult, *, tools: bool) -> dict[str, Any]:
     if not tools and any(isinstance(block, ToolUse) for block in result.content):
         raise ChatError(SOURCE_ERROR, "the model wants to use a tool, though it was given none")
     words = {"type": "text", "text": result.text}
-    content: Any = ([_written(block) for block in result.content] or [words]) if tools else words
+    content: Any = (
+        ([_written(block) for block in result.content if not isinstance(block, HouseCall)] or [words])
+        if tools
+        else words
+    )
     written = {"role": "assistant", "content": content, "model": result.model, "stopReason": _STOPS[result.stop]}
     if result.usage.estimated:
         return written

@@ -124,6 +124,7 @@ class McpDoor:
                 tasks=self._tasks,
                 ending=self._released,
                 lease=lease,
+                on_error=self._task_failed,
                 ambient=self._ambient,
             )
         lists = Lists(sight, self._meta, self._hook)

@@ -68,8 +68,10 @@ class Hook:
         tasks: TaskSet,
         ending: asyncio.Event,
         lease: float,
+        on_error: Callable[[str, BaseException], None],
         ambient: Ambient | None = None,
     ) -> None:
+        self._on_error = on_error
         self._ambient = ambient
         self._clock = clock
         self._broker = broker
@@ -111,7 +113,7 @@ class Hook:
     async def _as_long_as_it_lasts(self, asked: Asked, session: Session) -> Mapping[str, Any]:
         lane = LegacyLane(f"hook-{self._ids()}", session, asked.channel)
         self._broker.add(lane)
-        own = TaskSet(lambda name, error: None)
+        own = TaskSet(self._on_error)
         try:
             watching = own.spawn(lane.watch(), "watch hook")
             ending = own.spawn(self._ending.wait(), "end of service")
@@ -140,7 +142,10 @@ class Hook:
     # Modern
 
     async def _round(self, asked: Asked) -> Mapping[str, Any]:
-        lane = self._lane(asked)
+        try:
+            lane = self._lane(asked)
+        except Refusal:
+            return _text(_AGAIN)  # it has come back too late, or to a service that began anew
         if lane.rounds >= ROUNDS:
             # Its place is kept for the moment until it calls again, so that nobody is told that nothing is connected.
             asyncio.get_running_loop().call_later(GRACE, self._drop, lane)

@@ -32,6 +32,8 @@ class Lists:
         hook = self._hook is not None and self._hook.is_for(who, namespace)
         if hook:
             own = [hook_tool.DEFINITION, *own]
+            if not who.has(Scope.TOOLS_READ):  # nothing else is for this caller
+                return {"tools": [hook_tool.DEFINITION]}
         if self._meta.is_compact(who, namespace):
             _check(asked)
             return {"tools": own}

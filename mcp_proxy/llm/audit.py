@@ -6,12 +6,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from mcp_proxy.bridge.chat import ArgumentsDelta, ChatRequest, Delta, Started, TextDelta, ToolUseStarted
+from mcp_proxy.bridge.chat import ArgumentsDelta, ChatRequest, Delta, HouseUse, Started, TextDelta, ToolUseStarted
 from mcp_proxy.bridge.completions import Course
 from mcp_proxy.bridge.relay import Item, Verbatim
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.telemetry.logs import Logger
 from mcp_proxy.telemetry.record import RequestRecord
+
+_MOST_NAMES = 64
+_LONGEST_NAME = 200
 
 
 @dataclass(eq=False, slots=True)
@@ -27,6 +30,8 @@ class Watched:
     first: float | None = None
     said: list[str] = field(default_factory=list)
     length: int = 0
+    house_calls: list[str] = field(default_factory=list)
+    """Tools of this service that were used for it: ``server/tool``."""
 
     def __post_init__(self) -> None:
         self.begun = self.now()
@@ -49,6 +54,9 @@ class Watched:
             text = delta.json
         elif isinstance(delta, ToolUseStarted):
             text = f"\n[{delta.name}] "
+        elif isinstance(delta, HouseUse):
+            self.house_calls.append(f"{delta.server}/{delta.tool}"[:_LONGEST_NAME])
+            text = f"\n[{delta.server}/{delta.tool}] {delta.arguments}\n"
         self.length += len(text)
         if self.keeps_text:
             self.said.append(text)
@@ -69,6 +77,7 @@ def write_completion(log: Logger, watched: Watched, record: RequestRecord, api: 
         source=course.source,
         attempts=course.attempts,
         streamed=ask.stream,
+        house_calls=watched.house_calls[:_MOST_NAMES],
         input_tokens=None if usage is None else usage.input_tokens,
         output_tokens=None if usage is None else usage.output_tokens,
         estimated=None if usage is None else usage.estimated,

@@ -26,6 +26,7 @@ from mcp_proxy.edge.types import Header, Receive, Send
 from mcp_proxy.llm.answer import Streaming, collected
 from mcp_proxy.llm.apis import Api
 from mcp_proxy.llm.audit import Watched, write_completion, write_received, write_sent
+from mcp_proxy.llm.house import HouseTools
 from mcp_proxy.llm.tenancy import Admission, Tenancy
 from mcp_proxy.telemetry.logs import Logger
 from mcp_proxy.telemetry.record import RequestRecord
@@ -78,6 +79,7 @@ class Completing:
     def __init__(
         self,
         completions: Completions,
+        house: HouseTools,
         tenancy: Tenancy,
         *,
         gate: Gate,
@@ -89,6 +91,7 @@ class Completing:
         standing: Callable[[], list[Header]],
     ) -> None:
         self._completions = completions
+        self._house = house
         self._tenancy = tenancy
         self._gate = gate
         self._tasks = tasks
@@ -138,6 +141,15 @@ class Completing:
 
     def _items(self, running: _Running) -> AsyncGenerator[Item, None]:
         question, watched = running.question, running.watched
+        if question.ask.house_tools:
+            used = self._house.stream(
+                running.admission.ask,
+                question.caller,
+                tenant=question.caller.who,
+                request_id=running.record.request_id,
+                course=watched.course,
+            )
+            return watched.follow(used)
         return watched.follow(
             self._completions.answer(
                 running.admission.ask,

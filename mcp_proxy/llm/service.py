@@ -28,6 +28,7 @@ from mcp_proxy.bridge.wire import (
 )
 from mcp_proxy.config.budget_file import BudgetFile
 from mcp_proxy.config.llm import LlmSpec
+from mcp_proxy.core.calls import CallPath
 from mcp_proxy.core.limits import Gate
 from mcp_proxy.core.upstream.exchange import Exchange
 from mcp_proxy.core.upstream.exchanges import new_exchange
@@ -36,6 +37,7 @@ from mcp_proxy.llm.apis import Api
 from mcp_proxy.llm.budgets import Budgets
 from mcp_proxy.llm.completing import Completing
 from mcp_proxy.llm.door import LlmDoor, Models
+from mcp_proxy.llm.house import HouseTools
 from mcp_proxy.llm.tenancy import Tenancy
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.logs import Logger
@@ -96,6 +98,7 @@ class LlmService:
         settings: Settings,
         *,
         broker: Broker,
+        calls: CallPath,
         gate: Gate,
         tasks: TaskSet,
         clock: Clock,
@@ -117,8 +120,10 @@ class LlmService:
         self._needs_nobody = bool(behind or spec.providers)
         routes = Routes(aliases, [one.name for one in spec.providers], behind=behind)
         self._budgets = Budgets(BudgetFile(settings.state_dir), clock=clock, log=log)
+        self.completions = completions = Completions(routes, sources, settings.llm_max_tokens)
         completing = Completing(
-            Completions(routes, sources, settings.llm_max_tokens),
+            completions,
+            HouseTools(completions, calls, tasks=tasks, clock=clock),
             Tenancy(clock, self._budgets, most_tokens=settings.llm_max_tokens),
             gate=gate,
             tasks=tasks,
