@@ -31,6 +31,7 @@ from mcp_proxy.edge.presence import while_connected
 from mcp_proxy.edge.respond import error_headers, send_error, send_json
 from mcp_proxy.edge.stack import build_edge
 from mcp_proxy.edge.types import App, Receive, Scope, Send
+from mcp_proxy.llm.off import LlmOff
 from mcp_proxy.runtime import Runtime
 from mcp_proxy.settings import Settings, load_settings
 from mcp_proxy.telemetry.logs import Logger, configure
@@ -71,6 +72,7 @@ def create_app(
     app.before_serving(runtime.start)
     app.after_serving(runtime.stop)
     tools = _add_routes(app, runtime)
+    llm = runtime.llm.door if runtime.llm is not None else LlmOff()
     inner = Mount(
         cast("App", app.asgi_app),
         {
@@ -78,7 +80,7 @@ def create_app(
             ("WS", "/ws"): runtime.ws,
             ("GET", "/ws"): runtime.ws,
         },
-        {"/mcp": runtime.mcp, "/sse": runtime.sse, "/messages": runtime.sse},
+        {"/mcp": runtime.mcp, "/hook": runtime.mcp, "/sse": runtime.sse, "/messages": runtime.sse, "/v1": llm},
     )
     edge = build_edge(
         inner,
@@ -88,6 +90,7 @@ def create_app(
         clock=runtime.clock,
         ids=runtime.ids,
         admin_port=lambda: runtime.admin_port,
+        telling={"v1": llm.tell},
     )
     app.asgi_app = edge  # type: ignore[method-assign, assignment]
     return app

@@ -13,6 +13,8 @@ from mcp_proxy.api.live_log import LiveLog
 from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.ids import IdSource, random_id
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.bridge.broker import Broker
+from mcp_proxy.config.llm import load_llm
 from mcp_proxy.config.model import Servers, ServerSpec
 from mcp_proxy.config.pin_file import PinFile
 from mcp_proxy.config.sources import Sources
@@ -36,11 +38,12 @@ from mcp_proxy.gateway.door import McpDoor
 from mcp_proxy.gateway.seal import state_key
 from mcp_proxy.gateway.sse import Sse
 from mcp_proxy.gateway.streamable import StreamableHttp
+from mcp_proxy.llm.service import LlmService
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.log_feed import LogFeed
 from mcp_proxy.telemetry.logs import Logger, follow
 
-DOORS = ("rest", "mcp", "sse", "ws")
+DOORS = ("rest", "mcp", "sse", "llm", "ws")
 """The ways in over HTTP, as the log and ``GET /`` name them."""
 
 
@@ -63,7 +66,6 @@ class Runtime:
         Raises `StartError` for keys, sources or state that cannot be used.
         """
         self.settings = settings
-        self.doors = tuple(door for door in DOORS if door in settings.doors)
         self.admin_port = settings.admin_port
         """Where management is served alone, None: nowhere apart. What listens corrects it, where it chose the port."""
         self.log = log
@@ -107,6 +109,27 @@ class Runtime:
             call_timeout=settings.call_timeout,
             budgets=RetryBudgets(self.clock),
         )
+        self._tasks = TaskSet(self.task_failed)
+        self._streaming = TaskSet(self.task_failed)
+        spec = load_llm(settings.config, environ)
+        broker = None
+        self.llm: LlmService | None = None
+        """What is behind ``/v1``; None: nothing is."""
+        if settings.llm or settings.llm_demo or spec.enabled:
+            broker = Broker(clock=self.clock, tasks=self._streaming)
+            self.llm = LlmService(
+                spec,
+                settings,
+                broker=broker,
+                calls=self.calls,
+                gate=self.gate,
+                tasks=self._streaming,
+                clock=self.clock,
+                ids=ids,
+                log=log,
+            )
+        shut = () if self.llm is not None else ("llm",)
+        self.doors = tuple(door for door in DOORS if door in settings.doors and door not in shut)
         self.door = McpDoor(
             self.manager,
             self.calls,
@@ -116,9 +139,8 @@ class Runtime:
             ids=random_id,
             log=log,
             seal_key=state_key(settings),
+            broker=broker,
         )
-        self._tasks = TaskSet(self.task_failed)
-        self._streaming = TaskSet(self.task_failed)
         self.mcp = StreamableHttp(
             self.door,
             tasks=self._streaming,
@@ -157,6 +179,8 @@ class Runtime:
         self._tasks.spawn(self._watch.run(), "files with servers")
         self._tasks.spawn(self.pins.keep(), "pinned tools")
         self.door.start()
+        if self.llm is not None:
+            self._tasks.spawn(self.llm.keep(), "budgets of tokens")
 
     async def drain(self) -> None:
         """Take no new calls and give those in flight their time; what is left then is ended."""
@@ -185,6 +209,8 @@ class Runtime:
         await self._end_streams()
         await self.door.close()
         await self._streaming.close()
+        if self.llm is not None:
+            await self.llm.close()
 
     async def _end_revoked(self) -> None:
         """A token's revocation ends what it holds open, as soon as it refuses its next request."""
@@ -193,12 +219,14 @@ class Runtime:
             self.mcp.end_where(self._is_revoked)
             self.sse.end_where(self._is_revoked)
             self.ws.end_where(self._is_revoked)
+            self.door.end_where(self._is_revoked)
 
     def _is_revoked(self, principal: Principal) -> bool:
         return principal.token_id is not None and self.revocations.is_revoked(principal.token_id)
 
     async def _end_streams(self) -> None:
         """Streams that stay open end with what they are owed, before the server closes their connections."""
+        self.door.release()
         await self.mcp.close()
         await self.sse.close()
         await self.ws.close()

@@ -24,7 +24,7 @@ from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.quote import quote
 
 MIB = 1024 * 1024
-DOORS = ("rest", "mcp", "sse", "ws")
+DOORS = ("rest", "mcp", "sse", "llm", "ws")
 """The ways in over HTTP, as the setting, the log and ``GET /`` name them."""
 
 _NOT_OURS = frozenset({"MCP_PROXY_TOKEN"})
@@ -83,6 +83,10 @@ def _port(value: object) -> object:
     return 0 if isinstance(value, str) and value.strip().lower() == "auto" else value
 
 
+def _patience(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() in ("none", "0", "inf", "infinite") else value
+
+
 def _upper(value: object) -> object:
     return value.strip().upper() if isinstance(value, str) else value
 
@@ -91,6 +95,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 CommandLines = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commands)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, BeforeValidator(_port), Field(ge=0, le=65_535)]
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -244,6 +249,40 @@ class Settings(BaseSettings):
     )
     drain_timeout: Seconds = _setting(
         30, "MCP_PROXY_DRAIN_TIMEOUT", "seconds that calls in flight get to finish at a stop", flag="--drain-timeout"
+    )
+
+    # Completions
+    llm: Switch = _setting(
+        False, "MCP_PROXY_LLM", "serve OpenAI's and Anthropic's APIs under /v1, answered by MCP clients that call hook",
+        flag="--llm", group="Completions",
+    )  # fmt: skip
+    llm_demo: Switch = _setting(
+        False, "MCP_PROXY_LLM_DEMO", "the same, with a scripted model to try it with", flag="--llm-demo",
+        group="Completions",
+    )  # fmt: skip
+    llm_ambient: Switch = _setting(
+        False, "MCP_PROXY_LLM_AMBIENT", "ask MCP clients that offer sampling even when they do not call hook",
+        flag="--llm-ambient", group="Completions",
+    )  # fmt: skip
+    llm_max_tokens: Annotated[int, Field(ge=1)] = _setting(
+        327_680, "MCPTB_MAX_TOKENS", "tokens asked for when a request names none, and the most that any gets",
+        group="Completions",
+    )  # fmt: skip
+    llm_timeout: Annotated[Seconds | None, BeforeValidator(_patience)] = _setting(
+        300, "MCPTB_HTTP_TIMEOUT", "seconds that a model may take to answer, or be silent; none or 0: any time",
+        group="Completions",
+    )  # fmt: skip
+    llm_intelligence: Share = _setting(
+        0.5, "MCPTB_PREF_INTELLIGENCE", "how much a client is to prefer a clever model, 0 to 1", group="Completions"
+    )
+    llm_speed: Share = _setting(
+        0.5, "MCPTB_PREF_SPEED", "how much a client is to prefer a fast model, 0 to 1", group="Completions"
+    )
+    llm_cost: Share = _setting(
+        0.5, "MCPTB_PREF_COST", "how much a client is to prefer a cheap model, 0 to 1", group="Completions"
+    )
+    llm_max_body: Annotated[int, Field(ge=1024)] = _setting(
+        16 * MIB, "MCP_PROXY_LLM_MAX_BODY", "largest request body under /v1 in bytes", group="Completions"
     )
 
     # Limits

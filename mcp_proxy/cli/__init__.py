@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "read the configuration, say what it comes to, connect to nothing",
     "tools": "list the tools of a running proxy, or of the servers in a file",
     "call": "call a tool of a running proxy, or of the servers in a file",
+    "hook": "answer completions of a running proxy with a provider's key that stays here",
     "token": "make a token, or revoke one",
 }
 

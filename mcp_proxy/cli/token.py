@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import click
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.ids import random_id
 from mcp_proxy.base.quote import quote
-from mcp_proxy.core.auth.mint import mint, signing_key
+from mcp_proxy.core.auth.claims import COUNTS
+from mcp_proxy.core.auth.mint import mint, option_of, signing_key
 from mcp_proxy.core.auth.principal import DEFAULT_SCOPES, Scope
 from mcp_proxy.core.auth.revocation import RevocationError
 from mcp_proxy.core.auth.revocation import revoke as revoke_token
@@ -40,6 +41,7 @@ Scopes: {" ".join(Scope)}
 Examples:
   mcp-proxy-api token --sub alice
   mcp-proxy-api token --sub ci --scope "tools:read tools:call" --tools 'calc.*' --ttl 15m
+  mcp-proxy-api token --sub app --scope llm:call --models 'fast*' --rpm 30 --budget-tokens 200000 --ttl 1d
   mcp-proxy-api token --sub ops --scope admin --jti ops-2 --ttl 7d
   mcp-proxy-api token revoke ops-2
   curl -H "Authorization: Bearer $(mcp-proxy-api token --sub me)" http://127.0.0.1:5000/tools/list
@@ -81,10 +83,16 @@ def _words(values: Sequence[str], separators: str) -> list[str] | None:
     return [word for value in values for word in re.split(separators, value) if word] if values else None
 
 
-def _rate(text: str | None) -> int | None:
-    if text is not None and not re.fullmatch(r"[0-9]{1,9}", text):
-        raise StartError(f"--rate {quote(text, 32)} is not a number of calls a minute")
-    return None if text is None else int(text)
+def _counts(given: Mapping[str, Any]) -> dict[str, int]:
+    """The claims that limit by a number, of the options that were given."""
+    found = {}
+    for name, what in COUNTS.items():
+        if (text := given[name]) is None:
+            continue
+        if not re.fullmatch(r"[0-9]{1,12}", text):
+            raise StartError(f"{option_of(name)} {quote(text, 32)} is not a number of {what}")
+        found[name] = int(text)
+    return found
 
 
 def _listed(name: str, help: str) -> Callable[[Any], Any]:
@@ -98,6 +106,11 @@ def _listed(name: str, help: str) -> Callable[[Any], Any]:
 @_listed("--tools", "Only these tools: NAME or SERVER.NAME (repeatable).")
 @_listed("--models", "Only these models (repeatable).")
 @click.option("--rate", metavar="N", help="Calls a minute.")
+@click.option("--rpm", metavar="N", help="Completions of models a minute.")
+@click.option("--tpm", metavar="N", help="Tokens a minute, of questions and answers.")
+@click.option("--max-parallel", metavar="N", help="Completions at once.")
+@click.option("--budget-tokens", metavar="N", help="Tokens in all, of questions and answers.")
+@click.option("--max-tokens", metavar="N", help="Tokens of one answer.")
 @click.option("--compact", is_flag=True, help="MCP clients list the meta tools instead of all tools.")
 @click.option("--ttl", metavar="TIME", help="How long it is valid: 90, 90s, 15m, 1h, 7d.  [default: 1h]")
 @click.option("--jti", metavar="ID", help="Its id, for revoking it.  [default: random]")
@@ -120,7 +133,7 @@ def token(context: click.Context, /, **given: Any) -> None:
             servers=_words(given["servers"], r"[\s,]+"),
             tools=_words(given["tools"], r"[\s,]+"),
             models=_words(given["models"], r"[\s,]+"),
-            rate=_rate(given["rate"]),
+            counts=_counts(given),
             token_id=token_id,
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,

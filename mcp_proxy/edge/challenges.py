@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from mcp_proxy.core.auth.resource import metadata_url
 from mcp_proxy.edge.types import App, Header, Message, Receive, Scope, Send
 
-_DOOR = frozenset({"mcp", "sse", "messages"})
+_DOOR = frozenset({"mcp", "sse", "messages", "hook"})
 _REFUSED = frozenset({401, 403})
 
 

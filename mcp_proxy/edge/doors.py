@@ -13,7 +13,7 @@ from mcp_proxy.base.errors import NOT_FOUND, ProxyError
 from mcp_proxy.edge.respond import refuse
 from mcp_proxy.edge.types import App, Receive, Scope, Send
 
-_DOORS = {"mcp": "mcp", "sse": "sse", "messages": "sse", "ws": "ws"}
+_DOORS = {"mcp": "mcp", "sse": "sse", "messages": "sse", "hook": "mcp", "v1": "llm", "ws": "ws"}
 """The door by the first part of a path; all others are REST's."""
 
 _ALWAYS = frozenset({"", "health", ".well-known"})

@@ -16,11 +16,15 @@ from mcp_proxy.edge.respond import refuse
 from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
-_HEADER_ONLY = frozenset({"mcp", "sse", "messages", "v1"})
+_HEADER_ONLY = frozenset({"mcp", "sse", "messages", "hook", "v1"})
 """First parts of the paths of the MCP and LLM doors: MCP's specification forbids tokens in the query."""
 
 _OFFERED = b"bearer."
 """What a token has in front where it stands among the subprotocols of a WebSocket."""
+
+_KEYS_AT = "/v1/"
+_KEYS = frozenset({b"x-api-key", b"api-key"})
+"""Headers that clients of the LLM APIs put their key in, below that path; with us it is the token."""
 
 _HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
 _OPEN = frozenset({"/"}) | _HEALTH
@@ -57,12 +61,16 @@ class Identity:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             given = _take_header(scope)
+            keys = _take_keys(scope) if scope["path"].startswith(_KEYS_AT) else []
             asked = _take_query(scope)
             offered = _take_protocols(scope)
             principal = LOCAL if self._no_auth else None
-            if (given or asked or offered) and not self._no_auth:
+            if (given or keys or asked or offered) and not self._no_auth:
                 try:
-                    token = _choose(scope["path"], given, asked, offered)
+                    bearers = [_bearer(value) for value in given]
+                    # Some clients send the same one in both ways.
+                    bearers += [key for key in dict.fromkeys(keys) if key not in bearers]
+                    token = _choose(scope["path"], bearers, asked, offered)
                     principal = None if token is None else await self._verifier.authenticate(token)
                 except ProxyError as error:
                     if error.status != 401 or not (scope["path"] in _OPEN or scope["path"].startswith(WELL_KNOWN)):
@@ -95,6 +103,15 @@ def _take_header(scope: Scope) -> list[bytes]:
     if values:
         scope["headers"] = [header for header in headers if header[0] != b"authorization"]
     return values
+
+
+def _take_keys(scope: Scope) -> list[str]:
+    """Remove the headers with a key from ``scope`` and return their values."""
+    headers: list[Header] = scope["headers"]
+    values = [value.decode("latin-1").strip() for name, value in headers if name in _KEYS]
+    if values:
+        scope["headers"] = [header for header in headers if header[0] not in _KEYS]
+    return [value for value in values if value]
 
 
 def _take_query(scope: Scope) -> list[bytes]:
@@ -135,14 +152,17 @@ def _take_protocols(scope: Scope) -> list[bytes]:
     return [word[len(_OFFERED) :] for word in tokens]
 
 
-def _choose(path: str, given: list[bytes], asked: list[bytes], offered: list[bytes]) -> str | None:
-    """The one token of the request; None when it counts as none at this path. Raises `ProxyError` when there are several or it is no bearer token."""
+def _choose(path: str, given: list[str], asked: list[bytes], offered: list[bytes]) -> str | None:
+    """The one token of the request; None when it counts as none at this path. Raises `ProxyError` when there are several.
+
+    ``given``: those of the headers.
+    """
     if given and asked:
         raise ProxyError(BAD_REQUEST, "a token in the Authorization header and one in the query: send one")
     if len(given) + len(asked) + len(offered) > 1:
         raise ProxyError(BAD_REQUEST, "more than one token: send one")
     if given:
-        return _bearer(given[0])
+        return given[0]
     if offered:
         return offered[0].decode("latin-1")
     if path.lstrip("/").partition("/")[0] in _HEADER_ONLY:

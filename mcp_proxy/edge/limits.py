@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from types import MappingProxyType
 
 from mcp_proxy.base.errors import BAD_REQUEST, PAYLOAD_TOO_LARGE, ProxyError
 from mcp_proxy.edge.respond import closing, refuse
@@ -10,11 +11,18 @@ from mcp_proxy.edge.types import App, Message, Receive, Scope, Send
 
 
 class BodyLimit:
-    """Refuses bodies over ``limit`` bytes: by what Content-Length says, else by counting while they are read."""
+    """Refuses bodies over ``limit`` bytes: by what Content-Length says, else by counting while they are read.
 
-    def __init__(self, app: App, *, limit: int) -> None:
+    ``other``: limits of paths by how these begin, such as ``/v1/``.
+    """
+
+    def __init__(self, app: App, *, limit: int, other: Mapping[str, int] = MappingProxyType({})) -> None:
         self._app = app
         self._limit = limit
+        self._other = tuple(other.items())
+
+    def _limit_of(self, scope: Scope) -> int:
+        return next((most for start, most in self._other if scope["path"].startswith(start)), self._limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,24 +40,26 @@ class BodyLimit:
             bodyless = not chunked and scope["method"] in ("GET", "HEAD") and _http1(scope)
             await (self._app if bodyless else self._counted)(scope, receive, send)
             return
+        limit = self._limit_of(scope)
         # The server reads no further than the length says, so that its word is enough.
         if len(lengths) > 1 or not lengths[0].isdigit():
             await refuse(scope, send, ProxyError(BAD_REQUEST, "Content-Length is not one number"), closing(scope))
-        elif len(lengths[0]) > 18 or int(lengths[0]) > self._limit:
-            await refuse(scope, send, _too_large(self._limit), closing(scope))
+        elif len(lengths[0]) > 18 or int(lengths[0]) > limit:
+            await refuse(scope, send, _too_large(limit), closing(scope))
         else:
             await self._app(scope, receive, send)
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = 0
         started = False
+        limit = self._limit_of(scope)
 
         async def receive_counted() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._limit:
-                raise _TooLarge(PAYLOAD_TOO_LARGE, _too_large(self._limit).message)
+            if size > limit:
+                raise _TooLarge(PAYLOAD_TOO_LARGE, _too_large(limit).message)
             return message
 
         def send_noted(message: Message) -> Awaitable[None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mcp_proxy.base.errors import INSUFFICIENT_SCOPE, ProxyError
 from mcp_proxy.base.json import encode
@@ -15,6 +15,10 @@ from mcp_proxy.edge.types import Header, Scope, Send
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
 REALM = "mcp-proxy-api"
+TELL_KEY = "mcp_proxy.tell"
+"""Where a scope holds the `Tell` of its door, if that has an error shape of its own."""
+Tell = Callable[[Scope, ProxyError, str], tuple[int, bytes, Iterable[Header]]]
+"""Status, body and further headers for an error and a request id, in the words that the door's clients know."""
 CLOSE: Header = (b"connection", b"close")
 
 # What a quoted parameter of RFC 6750 may not hold: quotes, backslashes, anything but printable ASCII.
@@ -43,7 +47,11 @@ async def refuse(
     record: RequestRecord = scope[SCOPE_KEY]
     record.error = error.kind.type
     if scope["type"] == "http":
-        await send_error(send, error, record.request_id, headers, token_given=token_given)
+        if (tell := scope.get(TELL_KEY)) is not None:
+            status, body, own = tell(scope, error, record.request_id)
+            await send_json(send, status, body, [*_challenges(error, token_given), *own, *headers])
+        else:
+            await send_error(send, error, record.request_id, headers, token_given=token_given)
         return
     if "websocket.http.response" not in (scope.get("extensions") or ()):
         # Nothing but the fact can be said; the server makes a 403 of it.
@@ -66,10 +74,12 @@ def error_headers(error: ProxyError, *, token_given: bool = False) -> list[Heade
     headers: list[Header] = []
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    return headers + _challenges(error, token_given)
+
+
+def _challenges(error: ProxyError, token_given: bool) -> list[Header]:
     challenge = _challenge(error, token_given)
-    if challenge:
-        headers.append((b"www-authenticate", challenge.encode("ascii")))
-    return headers
+    return [(b"www-authenticate", challenge.encode("ascii"))] if challenge else []
 
 
 def _challenge(error: ProxyError, token_given: bool) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.ids import IdSource
@@ -14,7 +15,9 @@ from mcp_proxy.edge.doors import Doors
 from mcp_proxy.edge.identity import Identity, Verifier
 from mcp_proxy.edge.limits import BodyLimit
 from mcp_proxy.edge.request_log import RequestLog
+from mcp_proxy.edge.respond import Tell
 from mcp_proxy.edge.security_headers import SecurityHeaders
+from mcp_proxy.edge.telling import Telling
 from mcp_proxy.edge.types import App
 from mcp_proxy.settings import DOORS, Settings
 from mcp_proxy.telemetry.logs import Logger
@@ -29,21 +32,26 @@ def build_edge(
     clock: Clock,
     ids: IdSource,
     admin_port: Callable[[], int | None] | None = None,
+    telling: Mapping[str, Tell] = MappingProxyType({}),
 ) -> App:
     """``app`` inside the edge. Raises `StartError` for an ``allow_host`` that is no host name.
 
-    ``admin_port`` says which port it has become, where the setting leaves it to the system.
+    ``admin_port`` says which port it has become, where the setting leaves it to the system. ``telling``: doors that have
+    their own words for errors, see `telling`.
     """
     rates = RequestRates(clock, per_principal=settings.rate, per_address=settings.rate_address)
     shut = settings.doors != DOORS or settings.admin_port is not None
     layers: list[Callable[[App], App]] = [
+        *([lambda inner: Telling(inner, telling)] if telling else []),
         *([lambda inner: CorsHeaders(inner, settings.cors_origin)] if settings.cors_origin else []),
         lambda inner: Challenges(inner, settings.public_url),
         lambda inner: RequestLog(inner, log=log, clock=clock, ids=ids, bodies=settings.log_bodies),
         SecurityHeaders,
         lambda inner: Addresses(inner, settings.host, settings.allow_host, settings.cors_origin),
         *([Preflight] if settings.cors_origin else []),
-        lambda inner: BodyLimit(inner, limit=settings.max_body),
+        lambda inner: BodyLimit(
+            inner, limit=settings.max_body, other={"/v1/": settings.llm_max_body} if telling else {}
+        ),
         lambda inner: Identity(inner, verifier, no_auth=settings.no_auth, rates=rates),
         *([lambda inner: Doors(inner, settings.doors, admin_port or (lambda: settings.admin_port))] if shut else []),
     ]

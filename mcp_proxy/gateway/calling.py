@@ -26,6 +26,8 @@ from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.asked import Asked
 from mcp_proxy.gateway.clients import identity, lister, modern_client, session_client, visit
 from mcp_proxy.gateway.envelope import Refusal, check_mirrored
+from mcp_proxy.gateway.hook import NAME as HOOK
+from mcp_proxy.gateway.hook import Hook
 from mcp_proxy.gateway.meta.definitions import MetaTool
 from mcp_proxy.gateway.meta.router import MetaTools, meant
 from mcp_proxy.gateway.parking import Parked, Parking, Wanted, answers_of
@@ -39,11 +41,18 @@ class Calling:
     """``tools/call``, ``prompts/get``, ``resources/read`` and ``completion/complete``."""
 
     def __init__(
-        self, manager: McpClientManager, calls: CallPath, meta: MetaTools, parking: Parking, seal: Seal
+        self,
+        manager: McpClientManager,
+        calls: CallPath,
+        meta: MetaTools,
+        hook: Hook | None,
+        parking: Parking,
+        seal: Seal,
     ) -> None:
         self._manager = manager
         self._calls = calls
         self._meta = meta
+        self._hook = hook
         self._parking = parking
         self._seal = seal
 
@@ -51,6 +60,8 @@ class Calling:
         """``tools/call``."""
         name = text(asked, "name")
         arguments = _object(asked, "arguments")
+        if name == HOOK and self._hook is not None and self._hook.is_for(asked.principal, asked.namespace):
+            return await self._hook.call(asked)
         if (own := self._meta.find(name, asked.principal, asked.namespace)) is not None:
             return await self._meta_tool(own, asked, arguments)
         if asked.headers is not None and asked.era is Era.MODERN:

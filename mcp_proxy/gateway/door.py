@@ -22,6 +22,7 @@ from mcp_proxy.base.protocol import (
     MODERN_VERSIONS,
 )
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.bridge.broker import Broker
 from mcp_proxy.config.model import ServerSpec
 from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.calls import CallPath
@@ -31,10 +32,12 @@ from mcp_proxy.core.upstream.client import PROXY_INFO
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway import wording
+from mcp_proxy.gateway.ambient import Ambient
 from mcp_proxy.gateway.asked import Answer, Asked
 from mcp_proxy.gateway.calling import Calling
 from mcp_proxy.gateway.envelope import MAX_INTRODUCTION, Notification, Refusal
 from mcp_proxy.gateway.following import Following
+from mcp_proxy.gateway.hook import Hook
 from mcp_proxy.gateway.lists import Lists
 from mcp_proxy.gateway.meta.router import MetaTools
 from mcp_proxy.gateway.notices import Notices
@@ -54,6 +57,8 @@ _CAPABILITIES: Mapping[str, Any] = {
 }
 _LEGACY_CAPABILITIES: Mapping[str, Any] = {**_CAPABILITIES, "logging": {}}
 _REAP = 15.0
+_LEASE = 3600.0
+"""Seconds that a client of the modern era may take for a completion that nobody else limits."""
 
 Handler = Callable[[Asked], Awaitable[Mapping[str, Any]]]
 
@@ -72,8 +77,12 @@ class McpDoor:
         ids: IdSource,
         log: Logger,
         seal_key: bytes,
+        broker: Broker | None = None,
     ) -> None:
-        """``ids`` must not be predictable. ``seal_key`` signs what clients carry between requests."""
+        """``ids`` must not be predictable. ``seal_key`` signs what clients carry between requests.
+
+        ``broker``: what clients' models answer for; None: they are not asked to.
+        """
         self._manager = manager
         self._log = log
         self._log_bodies = settings.log_bodies
@@ -100,8 +109,28 @@ class McpDoor:
         )
         sight = Sight(manager, self.parking)
         self._meta = MetaTools(settings, manager, registry, sight)
-        lists = Lists(sight, self._meta)
-        calling = Calling(manager, calls, self._meta, self.parking, Seal(seal_key, clock, settings.park_timeout))
+        self._released = asyncio.Event()
+        self._hook: Hook | None = None
+        self._ambient: Ambient | None = None
+        if broker is not None:
+            if settings.llm_ambient:
+                self._ambient = Ambient(broker, ids=ids, tasks=self._tasks)
+            lease = settings.llm_timeout or _LEASE
+            self._hook = Hook(
+                broker,
+                Seal(seal_key, clock, lease),
+                clock=clock,
+                ids=ids,
+                tasks=self._tasks,
+                ending=self._released,
+                lease=lease,
+                on_error=self._task_failed,
+                ambient=self._ambient,
+            )
+        lists = Lists(sight, self._meta, self._hook)
+        calling = Calling(
+            manager, calls, self._meta, self._hook, self.parking, Seal(seal_key, clock, settings.park_timeout)
+        )
         self._subscribing = Subscribing(self.following, self.notices, self._meta, self._ending, log)
         shared: dict[str, Handler] = {
             "tools/list": lists.tools,
@@ -143,9 +172,19 @@ class McpDoor:
         self.parking.drain()
         self._ending.set()
 
+    def release(self) -> None:
+        """No more completions are waited for: the calls that offer models end."""
+        self._released.set()
+
+    def end_where(self, revoked: Callable[[Principal], bool]) -> None:
+        """What clients whose token is no longer good offer is not used any more."""
+        if self._hook is not None:
+            self._hook.end_where(revoked)
+
     async def close(self) -> None:
         """End all sessions and calls."""
         self._ending.set()
+        self._released.set()
         self.sessions.close()
         await self._tasks.close()
 
@@ -157,6 +196,8 @@ class McpDoor:
 
     def _left(self, session: Session) -> None:
         self._subscribing.farewell(session)
+        if self._ambient is not None:
+            self._ambient.farewell(session)
         self._manager.forget_client(session.key)
 
     # Requests (`asked.Door`)
@@ -234,6 +275,9 @@ class McpDoor:
             return
         if message.method == "notifications/cancelled":
             session.cancel(message.params.get("requestId"))
+        elif message.method == "notifications/initialized":
+            if self._ambient is not None:
+                self._ambient.welcome(session)
         elif message.method == "notifications/roots/list_changed":
             self._manager.tell(session.key, message.method)
 

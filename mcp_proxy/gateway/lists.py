@@ -9,8 +9,10 @@ from mcp_proxy.base.protocol import INVALID_PARAMS
 from mcp_proxy.core.auth.principal import Scope
 from mcp_proxy.core.calls import require
 from mcp_proxy.core.catalog.view import View
+from mcp_proxy.gateway import hook as hook_tool
 from mcp_proxy.gateway.asked import Asked
 from mcp_proxy.gateway.envelope import Refusal
+from mcp_proxy.gateway.hook import Hook
 from mcp_proxy.gateway.meta.router import MetaTools
 from mcp_proxy.gateway.sight import Sight
 
@@ -18,20 +20,29 @@ from mcp_proxy.gateway.sight import Sight
 class Lists:
     """``tools/list`` and its siblings."""
 
-    def __init__(self, sight: Sight, meta: MetaTools) -> None:
+    def __init__(self, sight: Sight, meta: MetaTools, hook: Hook | None = None) -> None:
         self._sight = sight
         self._meta = meta
+        self._hook = hook
 
     async def tools(self, asked: Asked) -> Mapping[str, Any]:
-        """``tools/list``: the meta tools first, where there are any; in compact lists nothing else."""
+        """``tools/list``: our own tools first, where there are any; in compact lists nothing else."""
         who, namespace = asked.principal, asked.namespace
         own = self._meta.listed(asked)
+        hook = self._hook is not None and self._hook.is_for(who, namespace)
+        if hook:
+            own = [hook_tool.DEFINITION, *own]
+            if not who.has(Scope.TOOLS_READ):  # nothing else is for this caller
+                return {"tools": [hook_tool.DEFINITION]}
         if self._meta.is_compact(who, namespace):
             _check(asked)
             return {"tools": own}
         seen = await self._view(asked)
         if own:  # a server's tool that is called like one of them could not be called so
-            shown = (one for one in seen.tools if self._meta.find(one.name, who, namespace) is None)
+            taken = {hook_tool.NAME} if hook else frozenset[str]()
+            shown = (
+                one for one in seen.tools if one.name not in taken and self._meta.find(one.name, who, namespace) is None
+            )
             return {"tools": [*own, *(_named(one.name, one.entry.item.definition) for one in shown)]}
         return {"tools": [_named(one.name, one.entry.item.definition) for one in seen.tools]}
 

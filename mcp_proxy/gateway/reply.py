@@ -10,12 +10,13 @@ import asyncio
 
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.edge.body import ClientGone
+from mcp_proxy.edge.event_stream import EventWriter, event
 from mcp_proxy.edge.respond import send_json
 from mcp_proxy.edge.types import Send
 from mcp_proxy.gateway.accept import Accepts
 from mcp_proxy.gateway.asked import Answer
 from mcp_proxy.gateway.outlet import Outlet
-from mcp_proxy.gateway.stream import EventWriter, event
+from mcp_proxy.gateway.stream import pump
 
 
 class Reply:
@@ -95,7 +96,7 @@ class Reply:
     async def _run(self, outlet: Outlet) -> None:
         try:
             await self._writer.begin()
-            await self._writer.pump(outlet, self._keep_alive)
+            await pump(self._writer, outlet, self._keep_alive)
         except ClientGone:
             self._lost = True
             outlet.close()

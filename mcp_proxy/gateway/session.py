@@ -25,6 +25,20 @@ from mcp_proxy.gateway.outlet import Channel, Outlet
 T = TypeVar("T")
 
 
+class Unreached(RpcError):
+    """The client was not asked: there is no way to it just now."""
+
+    def __init__(self) -> None:
+        super().__init__(INVALID_REQUEST, "the client cannot be asked: it holds no stream open")
+
+
+class Left(RpcError):
+    """The client was asked, and has left without an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(INVALID_REQUEST, "the client has left")
+
+
 @dataclass(frozen=True, slots=True)
 class Introduction:
     """What a client said of itself when it opened its session. ``namespace``: the server or group it asked for, if one."""
@@ -138,7 +152,7 @@ class Session:
     # Requests to the client
 
     async def ask(self, method: str, params: Raw | None, channel: Channel) -> dict[str, Any]:
-        """Send the client a request and wait for its result. Raises `RpcError`: its refusal, or that it cannot be asked.
+        """Send the client a request and wait for its result. Raises `RpcError`: its refusal, `Unreached` or `Left`.
 
         Who cancels this tells the client so.
         """
@@ -149,7 +163,7 @@ class Session:
         question = self._asked[request_id] = _Question(request_id, asyncio.get_running_loop().create_future(), channel)
         try:
             if self.closed or not self.notify(encode(message), channel):
-                raise RpcError(INVALID_REQUEST, "the client cannot be asked: it holds no stream open")
+                raise Unreached
             return await question.answer
         except asyncio.CancelledError:
             self._withdraw(question)
@@ -218,7 +232,7 @@ class _Question:
     def fail(self) -> None:
         """The client cannot answer any more."""
         if not self.answer.done():
-            self.answer.set_exception(RpcError(INVALID_REQUEST, "the client has left"))
+            self.answer.set_exception(Left())
 
 
 def _refusal(error: Mapping[str, Any]) -> RpcError:

@@ -25,6 +25,7 @@ from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge.body import read_body_in_time
+from mcp_proxy.edge.event_stream import event
 from mcp_proxy.edge.respond import refuse, send_json
 from mcp_proxy.edge.streams import Streams
 from mcp_proxy.edge.types import Receive, Scope, Send
@@ -36,7 +37,6 @@ from mcp_proxy.gateway.stream import (
     KEEP_ALIVE,
     MAX_STREAMS,
     check_json,
-    event,
     known_caller,
     send_accepted,
     stream_outlet,

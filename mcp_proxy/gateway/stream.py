@@ -1,81 +1,36 @@
-"""Server-sent events, as both HTTP transports write them: one event a message, comments while there is none.
+"""What both HTTP transports have in common: streams that an `Outlet` feeds, and who calls.
 
-Knows how streams are written and kept alive; what goes into them comes out of an `Outlet`. How many there may be, and
-their common end, are `edge.streams`.
-Source: WHATWG HTML, section server-sent events; basic/transports of every revision.
+One event a message, comments while there is none; how events are written is `edge.event_stream`. How many streams there
+may be, and their common end, are `edge.streams`. Source: basic/transports of every revision.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-
 from mcp_proxy.base.errors import UNAUTHORIZED, UNSUPPORTED_MEDIA_TYPE, ProxyError
 from mcp_proxy.core.auth.principal import PRINCIPAL_KEY, Principal
-from mcp_proxy.edge.body import ClientGone
+from mcp_proxy.edge.event_stream import PING, EventWriter, event
 from mcp_proxy.edge.presence import while_connected
 from mcp_proxy.edge.streams import calling_after
-from mcp_proxy.edge.types import Header, Receive, Scope, Send
+from mcp_proxy.edge.types import Receive, Scope, Send
 from mcp_proxy.gateway.outlet import Outlet
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
 KEEP_ALIVE = 15.0
 """Seconds without a message after which a comment is sent, so that no intermediary takes the stream for dead."""
-STALLED = 60.0
-"""Seconds that a client may take for reading one event."""
 MAX_STREAMS = 4096
 
-HEADERS: tuple[Header, ...] = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-)
-PING = b": ping\n\n"
 
-
-def event(data: bytes, name: bytes = b"message") -> bytes:
-    """One event. Line ends inside ``data``, which JSON may have between its tokens, become several data fields."""
-    if b"\n" in data or b"\r" in data:
-        data = b"\ndata: ".join(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
-    return b"event: " + name + b"\ndata: " + data + b"\n\n"
-
-
-class EventWriter:
-    """One event stream on its way through ASGI. All methods raise `ClientGone` when the client no longer reads."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-
-    async def begin(self, status: int = 200, headers: Iterable[Header] = ()) -> None:
-        """Send the headers."""
-        await self._within({"type": "http.response.start", "status": status, "headers": [*HEADERS, *headers]})
-
-    async def write(self, chunk: bytes) -> None:
-        """Send a whole event or comment."""
-        await self._within({"type": "http.response.body", "body": chunk, "more_body": True})
-
-    async def end(self, chunk: bytes = b"") -> None:
-        """Send a last event, if any, and end the stream."""
-        await self._within({"type": "http.response.body", "body": chunk, "more_body": False})
-
-    async def pump(self, outlet: Outlet, keep_alive: float) -> None:
-        """Write what comes out of ``outlet`` until it is closed and empty, and comments in between."""
-        while True:
-            try:
-                message = await outlet.next(keep_alive)
-            except TimeoutError:
-                await self.write(PING)
-                continue
-            if message is None:
-                return
-            await self.write(event(message))
-
-    async def _within(self, message: dict[str, object]) -> None:
+async def pump(writer: EventWriter, outlet: Outlet, keep_alive: float) -> None:
+    """Write what comes out of ``outlet`` until it is closed and empty, and comments in between. Raises `ClientGone`."""
+    while True:
         try:
-            async with asyncio.timeout(STALLED):
-                await self._send(message)
+            message = await outlet.next(keep_alive)
         except TimeoutError:
-            raise ClientGone("the client does not read its stream") from None
+            await writer.write(PING)
+            continue
+        if message is None:
+            return
+        await writer.write(event(message))
 
 
 async def stream_outlet(
@@ -91,7 +46,7 @@ async def stream_outlet(
         await writer.begin()
         # Some clients and intermediaries wait for a first byte of the body.
         await writer.write(first or PING)
-        await writer.pump(outlet, keep_alive)
+        await pump(writer, outlet, keep_alive)
         await writer.end()
 
     with calling_after(seconds, outlet.close):

@@ -1,6 +1,7 @@
 """Streamable HTTP on ``/mcp`` and ``/mcp/{namespace}``, for both halves of the protocol, as plain ASGI behind the edge.
 
-Knows methods, headers, statuses and streams; what a message means is the door's business.
+``/hook/mcp`` is ``/mcp`` without the modern half: clients of both fall back to a session, in which they can be asked much
+at once. Knows methods, headers, statuses and streams; what a message means is the door's business.
 Source: basic/transports, streamable HTTP, of 2025-11-25 and 2026-07-28.
 """
 
@@ -19,7 +20,7 @@ from mcp_proxy.base.errors import (
     NOT_FOUND,
     ProxyError,
 )
-from mcp_proxy.base.protocol import INVALID_REQUEST
+from mcp_proxy.base.protocol import INVALID_REQUEST, LEGACY_VERSIONS, META_VERSION, UNSUPPORTED_VERSION
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.upstream.terms import Era
@@ -57,6 +58,9 @@ from mcp_proxy.telemetry.record import RequestRecord
 
 T = TypeVar("T")
 SESSION_HEADER = "mcp-session-id"
+_VERSION_HEADER = "mcp-protocol-version"
+HANDSHAKE_ONLY = "/hook/mcp"
+"""Where only revisions with ``initialize`` are served."""
 LISTEN = "subscriptions/listen"
 _LAST_WORDS = 1.0
 """Seconds that a subscription gets to end by itself when the service stops."""
@@ -79,6 +83,7 @@ class _Visit:
     headers: Headers
     accepts: Accepts
     namespace: str | None
+    handshake_only: bool
 
 
 class StreamableHttp:
@@ -105,11 +110,13 @@ class StreamableHttp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal, record = known_caller(scope, "mcp")
-        namespace = _namespace(scope["path"])
+        handshake_only = scope["path"].removesuffix("/") == HANDSHAKE_ONLY
+        namespace = None if handshake_only else _namespace(scope["path"])
         if namespace is not None:
             self._door.check_namespace(namespace, principal)
         headers = Headers.from_asgi(scope["headers"])
-        visit = _Visit(scope, receive, send, principal, record, headers, read_accept(scope["headers"]), namespace)
+        accepts = read_accept(scope["headers"])
+        visit = _Visit(scope, receive, send, principal, record, headers, accepts, namespace, handshake_only)
         method = scope["method"]
         # The modern half has neither sessions nor a stream apart from a request's own.
         if method != "POST" and is_modern(headers, None):
@@ -137,6 +144,8 @@ class StreamableHttp:
         check_json(visit.scope)
         message = read_message(await read_body_in_time(visit.receive, self._max_body))
         if is_modern(visit.headers, message):
+            if visit.handshake_only:
+                raise _only_handshake(visit, message)
             await self._modern(visit, message)
         elif isinstance(message, Request) and message.method == "initialize":
             await self._initialize(visit, message)
@@ -163,7 +172,7 @@ class StreamableHttp:
             session = self._session(visit, message.id if isinstance(message, Request) else None)
         if isinstance(message, Request):
             if session is None:
-                version = visit.headers.get("mcp-protocol-version", UNSAID_VERSION)
+                version = visit.headers.get(_VERSION_HEADER, UNSAID_VERSION)
                 return await self._answer(visit, _asked(visit, message, version))
             return await self._serve(visit, message, session)
         if isinstance(message, Notification):
@@ -177,7 +186,7 @@ class StreamableHttp:
 
     async def _initialize(self, visit: _Visit, request: Request) -> None:
         async with self._reply(visit) as reply:
-            version = visit.headers.get("mcp-protocol-version", UNSAID_VERSION)
+            version = visit.headers.get(_VERSION_HEADER, UNSAID_VERSION)
             session, answer = self._door.introduce(_asked(visit, request, version))
             if session is not None:
                 answer = replace(answer, headers=(*answer.headers, (SESSION_HEADER.encode(), session.key.encode())))
@@ -280,6 +289,17 @@ def _asked(visit: _Visit, request: Request, version: str) -> Asked:
     )  # fmt: skip
 
 
+def _only_handshake(visit: _Visit, message: Message) -> Refusal:
+    """What a modern message is told where none is served: with these revisions, clients that know them go on (lifecycle,
+    version negotiation)."""
+    id, requested = None, visit.headers.get(_VERSION_HEADER)
+    if isinstance(message, Request):
+        id = message.id
+        requested = requested or message.params["_meta"][META_VERSION]
+    data = {"supported": list(LEGACY_VERSIONS), "requested": requested}
+    return Refusal(UNSUPPORTED_VERSION, "here a client begins with initialize", data=data, id=id)
+
+
 async def _settled(work: asyncio.Task[T]) -> T | None:
     """The result of a task that goes on when its waiter is cancelled; None when it was cancelled itself."""
     await asyncio.wait([work])
@@ -289,7 +309,7 @@ async def _settled(work: asyncio.Task[T]) -> T | None:
 def _namespace(path: str) -> str | None:
     """The one part of the path, which the server has decoded, after ``/mcp``. Raises `ProxyError` (not_found)."""
     name = path.removeprefix("/mcp").removeprefix("/").removesuffix("/")
-    if "/" in name:
+    if "/" in name or not path.startswith("/mcp"):
         raise ProxyError(NOT_FOUND, "there is nothing at this path; MCP is served on /mcp and /mcp/{server or group}")
     return name or None
 

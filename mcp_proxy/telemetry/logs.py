@@ -293,5 +293,9 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _wants_colors(terminal: bool) -> bool:
-    """https://no-color.org: present and not empty means none."""
+    """https://no-color.org: present and not empty means none. The bridge's own variables come first."""
+    if os.environ.get("MCPTB_NO_COLOR"):
+        return False
+    if os.environ.get("MCPTB_FORCE_COLOR"):
+        return True
     return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -211,7 +211,7 @@ async def test_no_curl_command_is_shown_for_a_door_that_is_shut() -> None:
 async def test_an_unknown_door_stops_the_start_in_one_line(tmp_path: Path) -> None:
     ended = await run("serve", "--doors", "rest,web", cwd=tmp_path)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "--doors is 'rest,web'; accepted: one or more of rest, mcp, sse, ws" in ended.err
+    assert "--doors is 'rest,web'; accepted: one or more of rest, mcp, sse, llm, ws" in ended.err
 
 
 # A port for management

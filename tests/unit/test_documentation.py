@@ -5,6 +5,7 @@ Deployment files are `test_deployment`.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import configparser
 import json
@@ -310,7 +311,17 @@ def test_examples_parse_in_their_language(path: Path) -> None:
         parser = configparser.ConfigParser(strict=False, interpolation=None)
         parser.read_string(block)
         assert parser.has_option("Service", "ExecStart")
-    assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"json", "jsonc", "toml", "yaml", "ini", "sh"}
+    for block in fences(text, "python"):
+        ast.parse(block)
+    assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {
+        "json",
+        "jsonc",
+        "toml",
+        "yaml",
+        "ini",
+        "sh",
+        "python",
+    }
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -88,6 +88,9 @@ MALFORMED = {
     "MCP_PROXY_CONNECT_TIMEOUT": "nan", "MCP_PROXY_MAX_INFLIGHT": "0", "MCP_PROXY_MAX_INFLIGHT_PER_UPSTREAM": "1.5",
     "MCP_PROXY_HEALTH_INTERVAL": "inf", "MCP_PROXY_MAX_SESSIONS": "0", "MCP_PROXY_SESSION_IDLE": "0",
     "MCP_PROXY_MAX_STREAMS": "many", "MCP_PROXY_MAX_PARKED": "-5", "MCP_PROXY_PARK_TIMEOUT": "86401",
+    "MCP_PROXY_LLM": "maybe", "MCP_PROXY_LLM_DEMO": "demo", "MCP_PROXY_LLM_AMBIENT": "ask", "MCPTB_MAX_TOKENS": "0",
+    "MCPTB_HTTP_TIMEOUT": "-1", "MCPTB_PREF_INTELLIGENCE": "1.1", "MCPTB_PREF_SPEED": "fast", "MCPTB_PREF_COST": "-0.1",
+    "MCP_PROXY_LLM_MAX_BODY": "16MiB",
     "LOG_LEVEL": "LOUD", "MCP_PROXY_LOG_BODIES": "2",
     "MCP_PROXY_ALLOW_NETWORK": "10.0.0.1/8", "MCP_PROXY_API_COMMANDS": "uvx 'x",
     "MCP_PROXY_AUTHORIZATION_SERVERS": "http://login.example", "MCP_PROXY_PUBLIC_URL": "tools.example",
@@ -152,13 +155,13 @@ def test_management_is_not_moved_away_and_offered_to_models_at_the_same_time() -
 
 
 def test_doors_are_all_that_exist_unless_named() -> None:
-    assert load().settings.doors == ("rest", "mcp", "sse", "ws")
+    assert load().settings.doors == ("rest", "mcp", "sse", "llm", "ws")
     assert load({"MCP_PROXY_DOORS": " mcp , rest,mcp"}).settings.doors == ("rest", "mcp")
 
 
-@pytest.mark.parametrize("given", ["rest,web", "llm", "REST", ",", "rest mcp"])
+@pytest.mark.parametrize("given", ["rest,web", "v1", "REST", ",", "rest mcp"])
 def test_an_unknown_door_stops_the_start_naming_those_there_are(given: str) -> None:
-    assert "one or more of rest, mcp, sse, ws" in refusal({"MCP_PROXY_DOORS": given})
+    assert "one or more of rest, mcp, sse, llm, ws" in refusal({"MCP_PROXY_DOORS": given})
 
 
 @pytest.mark.parametrize(("port", "fits"), [("0", True), ("65535", True), ("65536", False), ("-1", False)])

@@ -22,7 +22,17 @@ ANONYMOUS = "anonymous"
 """Subject of a token that names none."""
 
 MAX_SUBJECT = 256
+_MOST = 10**12 - 1
 _LAST_SECOND = 253_402_300_799  # of the year 9999; later ones are milliseconds or nonsense
+COUNTS: Mapping[str, str] = {
+    "rate": "calls a minute",
+    "rpm": "completions a minute",
+    "tpm": "tokens of completions a minute",
+    "max_parallel": "completions at once",
+    "budget_tokens": "tokens of completions in all",
+    "max_tokens": "tokens of one answer",
+}
+"""The claims that are positive integers, each with what it counts. `Principal` has a field of the same name."""
 _SCOPES: Mapping[str, Scope] = {str(scope): scope for scope in Scope}
 
 
@@ -53,10 +63,15 @@ def read_claims(claims: Mapping[str, Any], rules: ClaimRules, now: float) -> Pri
         servers=_globs(claims, "servers"),
         tools=_globs(claims, "tools"),
         models=_globs(claims, "models"),
-        rate=_rate(claims),
+        rate=_count(claims, "rate"),
         token_id=_token_id(claims),
         expires=expires,
         compact=_compact(claims),
+        rpm=_count(claims, "rpm"),
+        tpm=_count(claims, "tpm"),
+        max_parallel=_count(claims, "max_parallel"),
+        budget_tokens=_count(claims, "budget_tokens"),
+        max_tokens=_count(claims, "max_tokens"),
     )
 
 
@@ -142,13 +157,18 @@ def _globs(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
     return tuple(value)
 
 
-def _rate(claims: Mapping[str, Any]) -> int | None:
-    if "rate" not in claims:
+def _count(claims: Mapping[str, Any], name: str) -> int | None:
+    if name not in claims:
         return None
-    value = claims["rate"]
-    if type(value) is not int or not 0 < value <= _LAST_SECOND:
-        raise refused("the token's rate claim must be a positive integer: calls a minute")
-    return value
+    value = claims[name]
+    if not is_count(value):
+        raise refused(f"the token's {name} claim must be a positive integer: {COUNTS[name]}")
+    return int(value)
+
+
+def is_count(value: object) -> bool:
+    """Whether ``value`` can stand in one of the claims of `COUNTS`."""
+    return type(value) is int and 0 < value <= _MOST
 
 
 def _compact(claims: Mapping[str, Any]) -> bool:

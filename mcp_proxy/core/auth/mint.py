@@ -5,7 +5,7 @@ What is minted here is accepted there: the same bounds are checked, with the opt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import jwt
 
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.quote import quote
-from mcp_proxy.core.auth.claims import is_subject
+from mcp_proxy.core.auth.claims import COUNTS, is_count, is_subject
 from mcp_proxy.core.auth.keys import MIN_SECRET_BYTES, prepare_key, read_pem, shared_secret
 from mcp_proxy.core.auth.principal import Scope
 from mcp_proxy.core.auth.revocation import is_token_id
@@ -72,19 +72,23 @@ def mint(
     audience: str | None = None,
     max_ttl: float | None = None,
     compact: bool = False,
+    counts: Mapping[str, int] | None = None,
 ) -> str:
     """A signed token (RFC 7519) for ``ttl`` seconds from ``now``. None leaves a claim out, empty narrows to nothing.
+    ``counts``: more claims that are numbers (`claims.COUNTS`).
 
     Raises `StartError`: an unknown scope, a life beyond ``max_ttl``, values that the verifier would refuse.
     """
-    _check(subject, ttl, rate, token_id, max_ttl)
+    numbers = ({} if rate is None else {"rate": rate}) | dict(counts or {})
+    _check(subject, ttl, numbers, token_id, max_ttl)
     claims: dict[str, Any] = {"sub": subject, "iat": int(now), "exp": int(now) + ttl}
     if scopes is not None:
         claims["scope"] = " ".join(_known(scopes))
     for name, globs in (("servers", servers), ("tools", tools), ("models", models)):
         if globs is not None:
             claims[name] = list(globs)
-    optional = {"rate": rate, "jti": token_id, "iss": issuer, "aud": audience}
+    claims |= numbers
+    optional = {"jti": token_id, "iss": issuer, "aud": audience}
     claims |= {name: value for name, value in optional.items() if value is not None}
     if compact:
         claims["listing"] = "compact"
@@ -95,17 +99,23 @@ def mint(
     return token
 
 
-def _check(subject: str, ttl: int, rate: int | None, token_id: str | None, max_ttl: float | None) -> None:
+def _check(subject: str, ttl: int, counts: Mapping[str, int], token_id: str | None, max_ttl: float | None) -> None:
     if not is_subject(subject):
         raise StartError("--sub must be 1 to 256 printable characters")
     if not 0 < ttl <= MAX_TTL:
         raise StartError("--ttl must be more than 0 and at most 10 years")
     if max_ttl is not None and ttl > max_ttl:
         raise StartError(f"--ttl is {ttl} seconds, MCP_PROXY_JWT_MAX_TTL allows {max_ttl:g}")
-    if rate is not None and rate < 1:
-        raise StartError("--rate must be a positive number of calls a minute")
+    for name, value in counts.items():
+        if not is_count(value):
+            raise StartError(f"{option_of(name)} must be a positive number of {COUNTS[name]}")
     if token_id is not None and not is_token_id(token_id):
         raise StartError("--jti must be 1 to 256 printable characters")
+
+
+def option_of(claim: str) -> str:
+    """How the command line calls a claim."""
+    return f"--{claim.replace('_', '-')}"
 
 
 def _known(scopes: Iterable[str]) -> list[str]:

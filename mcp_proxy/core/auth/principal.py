@@ -55,6 +55,16 @@ class Principal:
     """Tells callers apart whose tokens name nobody."""
     compact: bool = False
     """Whether MCP clients with this token list the meta tools instead of all tools."""
+    rpm: int | None = None
+    """Completions a minute. As the next ones None where the token does not limit."""
+    tpm: int | None = None
+    """Tokens a minute, of questions and answers."""
+    max_parallel: int | None = None
+    """Completions at once."""
+    budget_tokens: int | None = None
+    """Tokens of questions and answers in all, for as long as the token is accepted."""
+    max_tokens: int | None = None
+    """Tokens of one answer."""
 
     @property
     def who(self) -> str:
@@ -70,6 +80,10 @@ class Principal:
         return self.servers is None or any(
             _glob(pattern).match(word) for pattern in self.servers for word in (name, group) if word
         )
+
+    def sees_model(self, name: str) -> bool:
+        """Whether the model is within the token's ``models``."""
+        return self.models is None or any(_glob(pattern).match(name) for pattern in self.models)
 
     def sees_tool(self, tool: str, server: str, group: str | None = None) -> bool:
         """Whether the tool is within the token's ``servers`` and ``tools``."""

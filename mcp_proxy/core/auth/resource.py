@@ -28,6 +28,8 @@ def resource_of(path: str) -> str | None:
     first = path[1:].partition("/")[0]
     if first == "mcp":
         return place if _NAMESPACE.fullmatch(place) else "/mcp"
+    if first == "hook":
+        return "/hook/mcp"
     return "/sse" if first in ("sse", "messages") else None
 
 

@@ -1,8 +1,4 @@
-"""Names made into addresses for connections of servers that came over the API: only addresses that the guard permits.
-
-The connection is made to exactly what was checked (a name may have another address a moment later: DNS rebinding), with
-the name in ``Host`` and in the TLS handshake.
-"""
+"""aiohttp's resolver with only the addresses that may be called, see `addresses`."""
 
 from __future__ import annotations
 
@@ -10,13 +6,9 @@ import socket
 from ipaddress import IPv6Address, ip_address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from mcp_proxy.core.admission.guard import AddressGuard
-
-
-class AddressRefused(OSError):
-    """The host has no address that connections may be made to."""
+from mcp_proxy.core.upstream.addresses import permitted
 
 
 class CheckedResolver(AbstractResolver):
@@ -29,10 +21,7 @@ class CheckedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """See the base class. Raises `OSError` for an unknown host, `AddressRefused` when nothing is left."""
-        permitted = [address for address in await self._guard.resolve(host) if self._guard.permits(address)]
-        if not permitted:
-            raise AddressRefused(f"{host!a} has no address that may be called")
-        results = [_result(host, port, address) for address in permitted]
+        results = [_result(host, port, address) for address in await permitted(self._guard, host)]
         if family is not socket.AF_UNSPEC:
             results = [result for result in results if result["family"] == family]
         if not results:
@@ -41,17 +30,6 @@ class CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is kept."""
-
-
-def refuse_address(url: URL, guard: AddressGuard) -> None:
-    """The same for a host that is an address already, which the client never gives to its resolver.
-
-    Whatever it may take for one counts (digits and dots), so that ``127.1`` and ``2130706433`` are not left to the
-    operating system. Raises `AddressRefused`.
-    """
-    host = url.raw_host or ""
-    if (":" in host or host.replace(".", "").isdigit()) and not guard.permits(host):
-        raise AddressRefused(f"{host!a} may not be called")
 
 
 def _result(host: str, port: int, address: str) -> ResolveResult:

@@ -15,7 +15,7 @@ from mcp_proxy.config.model import ServerSpec, Transport
 from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.upstream.child import child_environment
 from mcp_proxy.core.upstream.client import PROXY, Client, OnIncoming
-from mcp_proxy.core.upstream.exchange import AiohttpExchange
+from mcp_proxy.core.upstream.exchanges import new_exchange
 from mcp_proxy.core.upstream.failures import Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.guardian import Guardian
 from mcp_proxy.core.upstream.link import Link, negotiate
@@ -124,7 +124,7 @@ class Dialer:
         assert spec.url is not None
         make = SseWire if transport is Transport.SSE else StreamableHttpWire
         return make(
-            AiohttpExchange(reach, self.guarded(spec)), spec.url, spec.headers,
+            new_exchange(reach, self.guarded(spec)), spec.url, spec.headers,
             max_result=self.max_result, tasks=self.tasks, on_incoming=on_incoming,
         )  # fmt: skip
 

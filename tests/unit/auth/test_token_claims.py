@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_proxy.base.errors import UNAUTHORIZED, ProxyError
+from mcp_proxy.core.auth.claims import COUNTS
 from mcp_proxy.core.auth.principal import DEFAULT_SCOPES
 
 NOW = 1_800_000_000
@@ -210,9 +211,19 @@ def test_an_empty_list_narrows_to_nothing(verifier_for, sign):
     assert not principal.sees_server("calc")
 
 
-@pytest.mark.parametrize("rate", [0, -1, 1.0, "5", True, None, 10**40])
-def test_a_rate_that_is_no_positive_integer_is_refused(verifier_for, sign, rate):
-    assert "rate claim" in refusal(verifier_for(), sign(rate=rate))
+@pytest.mark.parametrize("claim", COUNTS)
+@pytest.mark.parametrize("value", [0, -1, 1.0, "5", True, None, 10**12, 10**40, [5]])
+def test_a_number_that_is_no_positive_integer_is_refused_and_never_ignored(verifier_for, sign, claim, value):
+    message = refusal(verifier_for(), sign(**{claim: value}))
+    assert message == f"the token's {claim} claim must be a positive integer: {COUNTS[claim]}"
+
+
+def test_the_claims_about_completions_reach_the_principal(verifier_for, sign):
+    claims = {"rate": 1, "rpm": 2, "tpm": 3, "max_parallel": 4, "budget_tokens": 10**12 - 1, "max_tokens": 6}
+    assert set(claims) == set(COUNTS)
+    principal = verifier_for().verify(sign(**claims))
+    assert {name: getattr(principal, name) for name in COUNTS} == claims
+    assert all(getattr(verifier_for().verify(sign()), name) is None for name in COUNTS)
 
 
 @pytest.mark.parametrize("jti", ["", 5, None, "a" * 257, "a\x00b", ["x"]])

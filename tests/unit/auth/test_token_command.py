@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.cli.token import parse_ttl
 from mcp_proxy.cli.token import token as command
+from mcp_proxy.core.auth.claims import COUNTS
 from mcp_proxy.core.auth.revocation import Revocations
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,12 +63,16 @@ def test_every_option_reaches_the_token(run, secret):
     claims = claims_of(
         run("--sub", "alice", "--scope", "tools:read tools:call", "--scope", "logs:read", "--servers", "a,b",
             "--servers", "c", "--tools", "calc.*", "--models", "fast", "--rate", "30", "--ttl", "15m", "--jti", "t-1",
-            "--compact"),
+            "--compact", "--rpm", "1", "--tpm", "2", "--max-parallel", "3", "--budget-tokens", "400000000000",
+            "--max-tokens", "5"),
         secret,
     )  # fmt: skip
     assert claims["scope"] == "tools:read tools:call logs:read"
     assert (claims["servers"], claims["tools"], claims["models"]) == (["a", "b", "c"], ["calc.*"], ["fast"])
     assert (claims["sub"], claims["rate"], claims["jti"]) == ("alice", 30, "t-1")
+    assert {name: claims[name] for name in COUNTS} == {
+        "rate": 30, "rpm": 1, "tpm": 2, "max_parallel": 3, "budget_tokens": 400_000_000_000, "max_tokens": 5,
+    }  # fmt: skip
     assert claims["exp"] - claims["iat"] == 900
     assert claims["listing"] == "compact"
 
@@ -101,6 +106,11 @@ def test_the_secret_may_stand_in_a_dotenv_file(run, secret, tmp_path):
         (["--ttl", "0"], {}, "--ttl"),
         (["--rate", "many"], {}, "--rate"),
         (["--rate", "0"], {}, "--rate"),
+        (["--rpm", "-1"], {}, "--rpm"),
+        (["--tpm", "1.5"], {}, "--tpm '1.5' is not a number of tokens"),
+        (["--max-parallel", "0"], {}, "--max-parallel"),
+        (["--budget-tokens", "10000000000000"], {}, "--budget-tokens"),
+        (["--max-tokens", "٣"], {}, "--max-tokens"),
         (["--sub", ""], {}, "--sub"),
         (["revoke", ""], {}, "256"),
         (["--bogus"], {}, "--bogus"),

@@ -20,6 +20,7 @@ def test_a_minted_token_says_what_was_asked_for(verifier_for, key):
     token = mint(
         key, subject="alice", now=NOW + 0.9, ttl=60, scopes=["tools:call", "logs:read"], servers=["calc"],
         tools=["add"], models=[], rate=5, token_id="t-1", issuer="me", audience="proxy", compact=True,
+        counts={"rpm": 6, "max_tokens": 7},
     )  # fmt: skip
     verifier = verifier_for(MCP_PROXY_JWT_ISSUER="me", MCP_PROXY_JWT_AUDIENCE="proxy", MCP_PROXY_JWT_MAX_TTL="60")
     principal = verifier.verify(token)
@@ -28,6 +29,7 @@ def test_a_minted_token_says_what_was_asked_for(verifier_for, key):
     assert (principal.servers, principal.tools, principal.models) == (("calc",), ("add",), ())
     assert principal.expires == NOW + 60
     assert principal.compact
+    assert (principal.rpm, principal.max_tokens, principal.tpm) == (6, 7, None)
 
 
 def test_what_is_not_asked_for_is_not_in_the_token(key, secret):
@@ -45,7 +47,9 @@ def test_what_is_not_asked_for_is_not_in_the_token(key, secret):
         ({"ttl": 61, "max_ttl": 60.0}, "MCP_PROXY_JWT_MAX_TTL allows 60"),
         ({"subject": ""}, "--sub"),
         ({"subject": "a\n"}, "--sub"),
-        ({"rate": 0}, "--rate"),
+        ({"rate": 0}, "--rate must be a positive number of calls a minute"),
+        ({"counts": {"rpm": 0}}, "--rpm must be a positive number"),
+        ({"counts": {"budget_tokens": 10**12}}, "--budget-tokens must be a positive number of tokens"),
         ({"token_id": ""}, "--jti"),
         ({"tools": ["x" * 7000]}, "longer than"),
     ],

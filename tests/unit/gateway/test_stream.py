@@ -13,11 +13,12 @@ from mcp_proxy.base.errors import DRAINING, OVERLOADED, UNSUPPORTED_MEDIA_TYPE, 
 from mcp_proxy.core.auth.principal import LOCAL, Principal
 from mcp_proxy.edge import presence
 from mcp_proxy.edge.body import ClientGone
+from mcp_proxy.edge.event_stream import PING, event
 from mcp_proxy.edge.streams import Streams, calling_after
 from mcp_proxy.edge.types import Receive, Scope, Send
 from mcp_proxy.gateway.accept import Accepts, read_accept
 from mcp_proxy.gateway.outlet import Outlet
-from mcp_proxy.gateway.stream import MAX_STREAMS, PING, check_json, event, stream_outlet
+from mcp_proxy.gateway.stream import MAX_STREAMS, check_json, stream_outlet
 from tests.unit.gateway.http_fakes import LIMIT, Exchange, request
 
 pytestmark = pytest.mark.anyio
@@ -95,7 +96,7 @@ async def test_a_stream_ends_when_its_time_is_over() -> None:
 
 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_proxy.gateway.stream.STALLED", 0.005)
+    monkeypatch.setattr("mcp_proxy.edge.event_stream.STALLED", 0.005)
     outlet = Outlet()
     exchange = streaming(outlet)
     exchange.reading.clear()

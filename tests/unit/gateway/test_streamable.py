@@ -348,7 +348,7 @@ async def test_a_client_that_leaves_its_stream_is_written_nothing_more(http: Str
 async def test_a_client_that_does_not_read_its_stream_is_given_up(
     http: StreamableHttp, bench: Bench, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("mcp_proxy.gateway.stream.STALLED", 0.005)
+    monkeypatch.setattr("mcp_proxy.edge.event_stream.STALLED", 0.005)
 
     async def work(asked: Asked) -> Answer:
         asked.channel.send(NOTICE)

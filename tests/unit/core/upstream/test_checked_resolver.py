@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from mcp_proxy.core.admission.guard import AddressGuard
-from mcp_proxy.core.upstream.checked_resolver import AddressRefused, CheckedResolver
-from mcp_proxy.core.upstream.exchange import AiohttpExchange
+from mcp_proxy.core.upstream.addresses import AddressRefused
+from mcp_proxy.core.upstream.aiohttp_exchange import AiohttpExchange
+from mcp_proxy.core.upstream.checked_resolver import CheckedResolver
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
 from tests.unit.core.admission.hosts import Hosts
 from tests.unit.core.upstream import test_exchange

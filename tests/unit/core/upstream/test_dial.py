@@ -67,7 +67,7 @@ class Bench:
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr(child_module, "_GRACE", 0.5)
     bench = Bench()
-    monkeypatch.setattr(dial, "AiohttpExchange", bench.exchange)
+    monkeypatch.setattr(dial, "new_exchange", bench.exchange)
     yield bench
     for link in bench.links:
         await link.wire.close()

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from mcp_proxy.core.upstream.exchange import AiohttpExchange, Response
+from mcp_proxy.core.upstream.aiohttp_exchange import AiohttpExchange
+from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
+from mcp_proxy.core.upstream.http_exchange import HttpExchange
 
 pytestmark = pytest.mark.anyio
 
@@ -80,19 +82,25 @@ async def peer() -> AsyncIterator[Peer]:
     await peer.stop()
 
 
-@pytest.fixture
-async def exchange() -> AsyncIterator[AiohttpExchange]:
-    exchange = AiohttpExchange(1.0)
+@pytest.fixture(scope="session", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The program runs on uvloop where that is installed, whose transports are not quite asyncio's."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(params=[AiohttpExchange, HttpExchange])
+async def exchange(request: pytest.FixtureRequest) -> AsyncIterator[Exchange]:
+    exchange: Exchange = request.param(1.0)
     yield exchange
     await exchange.close()
 
 
-async def ask(exchange: AiohttpExchange, url: str, attempt: Attempt | None = None) -> Response:
+async def ask(exchange: Exchange, url: str, attempt: Attempt | None = None) -> Response:
     async with asyncio.timeout(10):
         return await exchange.open("POST", url, {"X-Own": "1"}, b"{}", attempt or Attempt())
 
 
-async def read(exchange: AiohttpExchange, url: str, attempt: Attempt) -> bytes:
+async def read(exchange: Exchange, url: str, attempt: Attempt) -> bytes:
     response = await ask(exchange, url, attempt)
     try:
         return await response.read(100)
@@ -100,14 +108,14 @@ async def read(exchange: AiohttpExchange, url: str, attempt: Attempt) -> bytes:
         await response.close()
 
 
-async def fails(exchange: AiohttpExchange, url: str) -> tuple[WireError, Attempt]:
+async def fails(exchange: Exchange, url: str) -> tuple[WireError, Attempt]:
     attempt = Attempt()
     with pytest.raises(WireError) as raised:
         await read(exchange, url, attempt)
     return raised.value, attempt
 
 
-async def test_a_request_and_its_answer(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_a_request_and_its_answer(peer: Peer, exchange: Exchange) -> None:
     attempt = Attempt()
     response = await ask(exchange, peer.url, attempt)
     assert attempt.phase is Phase.SENT
@@ -119,7 +127,7 @@ async def test_a_request_and_its_answer(peer: Peer, exchange: AiohttpExchange) -
     assert peer.requests[0].endswith(b"\r\n\r\n{}")
 
 
-async def test_a_connection_is_used_again_when_its_answer_was_read(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_a_connection_is_used_again_when_its_answer_was_read(peer: Peer, exchange: Exchange) -> None:
     for _ in range(3):
         response = await ask(exchange, peer.url)
         await response.read(10)
@@ -127,14 +135,14 @@ async def test_a_connection_is_used_again_when_its_answer_was_read(peer: Peer, e
     assert (len(peer.requests), peer.connections) == (3, 1)
 
 
-async def test_a_connection_is_dropped_when_its_answer_was_not_read(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_a_connection_is_dropped_when_its_answer_was_not_read(peer: Peer, exchange: Exchange) -> None:
     peer.handler = peer.says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", hang=True)
     await (await ask(exchange, peer.url)).close()
     await (await ask(exchange, peer.url)).close()
     assert peer.connections == 2
 
 
-async def test_redirects_are_not_followed(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_redirects_are_not_followed(peer: Peer, exchange: Exchange) -> None:
     peer.handler = peer.says(b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
     response = await ask(exchange, peer.url)
     assert (response.status, response.header("location")) == (307, "http://127.0.0.1:1/")
@@ -142,14 +150,14 @@ async def test_redirects_are_not_followed(peer: Peer, exchange: AiohttpExchange)
     assert len(peer.requests) == 1
 
 
-async def test_cookies_are_not_kept(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_cookies_are_not_kept(peer: Peer, exchange: Exchange) -> None:
     peer.handler = peer.says(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nContent-Length: 0\r\n\r\n")
     for _ in range(2):
         await (await ask(exchange, peer.url)).close()
     assert b"cookie" not in peer.requests[-1].lower()
 
 
-async def test_a_refused_connection_sent_nothing(exchange: AiohttpExchange) -> None:
+async def test_a_refused_connection_sent_nothing(exchange: Exchange) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         error, attempt = await fails(exchange, f"http://127.0.0.1:{free.getsockname()[1]}/")
@@ -157,19 +165,19 @@ async def test_a_refused_connection_sent_nothing(exchange: AiohttpExchange) -> N
     assert error.message == "connection refused"
 
 
-async def test_a_tls_failure_sent_nothing(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_a_tls_failure_sent_nothing(peer: Peer, exchange: Exchange) -> None:
     error, attempt = await fails(exchange, peer.url.replace("http:", "https:"))
     assert (error.failure, attempt.phase) == (Failure.UNREACHABLE, Phase.NOT_SENT)
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
-async def test_a_name_that_no_resolver_takes_sent_nothing(exchange: AiohttpExchange, host: str) -> None:
+async def test_a_name_that_no_resolver_takes_sent_nothing(exchange: Exchange, host: str) -> None:
     error, attempt = await fails(exchange, f"http://{host}/mcp")
     assert (error.failure, error.phase, attempt.phase) == (Failure.UNREACHABLE, Phase.NOT_SENT, Phase.NOT_SENT)
 
 
 @pytest.mark.parametrize("url", ["http://", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "nonsense"])
-async def test_a_url_that_is_none_sent_nothing(exchange: AiohttpExchange, url: str) -> None:
+async def test_a_url_that_is_none_sent_nothing(exchange: Exchange, url: str) -> None:
     error, attempt = await fails(exchange, url)
     assert (error.failure, attempt.phase) == (Failure.UNREACHABLE, Phase.NOT_SENT)
 
@@ -178,9 +186,7 @@ async def test_a_url_that_is_none_sent_nothing(exchange: AiohttpExchange, url: s
     "answer",
     [b"", b"HTTP/1.1 20", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"],
 )
-async def test_a_connection_closed_without_an_answer_was_sent(
-    peer: Peer, exchange: AiohttpExchange, answer: bytes
-) -> None:
+async def test_a_connection_closed_without_an_answer_was_sent(peer: Peer, exchange: Exchange, answer: bytes) -> None:
     peer.handler = peer.says(answer, close=True)
     error, attempt = await fails(exchange, peer.url)
     assert (error.failure, error.phase, attempt.phase) == (Failure.LOST, Phase.SENT, Phase.SENT)
@@ -194,7 +200,7 @@ async def test_a_connection_closed_without_an_answer_was_sent(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
     ],
 )
-async def test_an_answer_that_breaks_off_is_lost(peer: Peer, exchange: AiohttpExchange, answer: bytes) -> None:
+async def test_an_answer_that_breaks_off_is_lost(peer: Peer, exchange: Exchange, answer: bytes) -> None:
     peer.handler = peer.says(answer, close=True)
     error, attempt = await fails(exchange, peer.url)
     assert error.failure is Failure.LOST
@@ -209,18 +215,18 @@ async def test_an_answer_that_breaks_off_is_lost(peer: Peer, exchange: AiohttpEx
     ],
 )
 async def test_an_answer_over_the_limit_is_given_up_as_soon_as_that_shows(
-    peer: Peer, exchange: AiohttpExchange, answer: bytes
+    peer: Peer, exchange: Exchange, answer: bytes
 ) -> None:
     peer.handler = peer.says(answer, hang=True)
     assert (await fails(exchange, peer.url))[0].failure is Failure.TOO_LARGE
 
 
-async def test_a_compressed_answer_is_not_asked_for(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_a_compressed_answer_is_not_asked_for(peer: Peer, exchange: Exchange) -> None:
     await (await ask(exchange, peer.url)).close()
     assert b"accept-encoding: identity" in peer.requests[0].lower()
 
 
-async def test_chunks_come_as_they_are_sent(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_chunks_come_as_they_are_sent(peer: Peer, exchange: Exchange) -> None:
     peer.handler = peer.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n", hang=True)
     response = await ask(exchange, peer.url)
     async with asyncio.timeout(5):
@@ -228,7 +234,7 @@ async def test_chunks_come_as_they_are_sent(peer: Peer, exchange: AiohttpExchang
     await response.close()
 
 
-async def test_one_lost_answer_does_not_touch_the_others(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_one_lost_answer_does_not_touch_the_others(peer: Peer, exchange: Exchange) -> None:
     good = peer.handler
     turn = iter(range(20))
 
@@ -248,7 +254,7 @@ async def test_one_lost_answer_does_not_touch_the_others(peer: Peer, exchange: A
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["WireError"] * 10 + ["bytes"] * 10
 
 
-async def test_after_closing_nothing_is_sent(peer: Peer, exchange: AiohttpExchange) -> None:
+async def test_after_closing_nothing_is_sent(peer: Peer, exchange: Exchange) -> None:
     await (await ask(exchange, peer.url)).close()
     await exchange.close()
     error, attempt = await fails(exchange, peer.url)

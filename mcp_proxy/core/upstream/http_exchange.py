@@ -1,0 +1,227 @@
+"""`Exchange` of our own on httptools: a few microseconds a request where a general client takes many.
+
+Knows HTTP/1.1 and TLS, keeps connections, and nothing else: no redirects, cookies or proxies. What one connection does is
+`http_connection`; the reference, which also stands in where httptools is not installed, is `aiohttp_exchange`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import aiohappyeyeballs
+from yarl import URL
+
+from mcp_proxy.core.admission.guard import AddressGuard
+from mcp_proxy.core.upstream.addresses import AddressRefused, permitted, refuse_address
+from mcp_proxy.core.upstream.exchange import Response
+from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
+from mcp_proxy.core.upstream.http_connection import Answer, Connection, Gone
+
+KEEP_ALIVE = 4.0
+"""Seconds; below the 5 s after which common servers close an idle connection, so that none is reused while dying."""
+_EYEBALLS = 0.25
+"""Seconds after which another address is tried beside one that does not answer (RFC 8305)."""
+_REPEATABLE = frozenset({"GET", "DELETE"})
+"""Methods that may be sent again when a kept connection turns out to be dead (RFC 9110 §9.2.2)."""
+_OURS = "User-Agent: mcp-proxy-api\r\nAccept-Encoding: identity\r\n"
+
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a URL leads. ``host`` is a name or an address."""
+
+    url: URL
+    key: Key
+    path: str
+    host_header: str
+
+
+class HttpExchange:
+    """See the module. ``guard``: connections are made to addresses it permits only; None: to any."""
+
+    def __init__(self, connect_timeout: float, guard: AddressGuard | None = None) -> None:
+        self._connect_timeout = connect_timeout
+        self._guard = guard
+        self._free: dict[Key, deque[Connection]] = {}
+        self._all: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<HttpExchange {len(self._all)} connections>"
+
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, attempt: Attempt
+    ) -> Response:
+        """See `exchange.Exchange.open`."""
+        if self._closed:
+            raise WireError(Failure.LOST, Phase.NOT_SENT, "the connection has been closed")
+        target = _target(url)
+        head = _head(method, target, headers, body)
+        connection = self._kept(target.key)
+        if connection is not None:
+            try:
+                return await self._ask(connection, head, body, attempt)
+            except Gone as gone:
+                if method not in _REPEATABLE:
+                    raise gone.error from None
+                attempt.phase = Phase.NOT_SENT
+        try:
+            return await self._ask(await self._connected(target), head, body, attempt)
+        except Gone as gone:
+            raise gone.error from None
+
+    async def _ask(self, connection: Connection, head: bytes, body: bytes | None, attempt: Attempt) -> Answer:
+        attempt.phase = Phase.SENT
+        answer = connection.send(head, body, attempt)
+        try:
+            await answer.begun()
+        except BaseException:
+            connection.abort()
+            raise
+        return answer
+
+    async def close(self) -> None:
+        """See `exchange.Exchange.close`: what is under way is lost."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._all):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    # Kept connections (`http_connection.Owner`)
+
+    def free(self, connection: Connection) -> None:
+        """See `Owner.free`."""
+        loop = asyncio.get_running_loop()
+        connection.since = loop.time()
+        self._free.setdefault(connection.key, deque()).append(connection)
+        if self._sweep is None and not self._closed:
+            self._sweep = loop.call_later(KEEP_ALIVE, self._drop_old)
+
+    def ended(self, connection: Connection) -> None:
+        """See `Owner.ended`."""
+        self._all.discard(connection)
+
+    def _kept(self, key: Key) -> Connection | None:
+        """The one that was used last: the others may grow old."""
+        free = self._free.get(key)
+        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE
+        while free:
+            connection = free.pop()
+            if connection.usable and connection.since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    def _drop_old(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = None
+        oldest = loop.time() - KEEP_ALIVE
+        for key, free in list(self._free.items()):
+            while free and (free[0].since <= oldest or not free[0].usable):
+                free.popleft().abort()
+            if not free:
+                del self._free[key]
+        if self._free:
+            self._sweep = loop.call_later(KEEP_ALIVE, self._drop_old)
+
+    # New connections
+
+    async def _connected(self, target: _Target) -> Connection:
+        """A new connection. Raises `WireError`: nothing was sent."""
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await self._connect(target)
+        except (OSError, ValueError) as error:  # `TimeoutError` and TLS's errors are some of them
+            raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _reason(error)) from None
+
+    async def _connect(self, target: _Target) -> Connection:
+        loop = asyncio.get_running_loop()
+        scheme, host, port = target.key
+        if self._guard is not None:
+            refuse_address(target.url, self._guard)
+            addresses = [str(address) for address in await permitted(self._guard, host)]
+        else:
+            addresses = [host]
+        found = [
+            info for address in addresses for info in await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        ]
+        plain = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_EYEBALLS, interleave=1, loop=loop)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(target.key, self)
+        try:
+            if scheme == "https":
+                await loop.create_connection(
+                    lambda: connection, sock=plain, ssl=_context(), server_hostname=host.rstrip(".")
+                )
+            else:
+                await loop.create_connection(lambda: connection, sock=plain)
+        except BaseException:
+            plain.close()
+            raise
+        if self._closed:
+            connection.abort()
+            raise WireError(Failure.LOST, Phase.NOT_SENT, "the connection has been closed")
+        self._all.add(connection)
+        return connection
+
+
+@lru_cache(maxsize=1024)
+def _target(url: str) -> _Target:
+    """An upstream has one URL or two, and they come with every request. Raises `WireError` for what is none."""
+    try:
+        parsed = URL(url)
+        host, port = parsed.raw_host, parsed.port
+        if not host or not port or parsed.scheme not in ("http", "https"):
+            raise ValueError(url)
+        # A label that is empty or too long makes the system's resolver fail in a way of its own, much later.
+        host.encode("idna")
+        return _Target(
+            parsed, (parsed.scheme, host, port), parsed.raw_path_qs or "/", str(parsed.host_port_subcomponent)
+        )
+    except ValueError:
+        raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, "cannot connect (InvalidURL)") from None
+
+
+def _head(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """Request line and headers (RFC 9112 §3). Raises `ValueError` for a header that would be several."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
+        raise ValueError("a header holds a line break or a NUL")
+    host = "" if any(name.lower() == "host" for name in headers) else f"Host: {target.host_header}\r\n"
+    length = "" if body is None and method != "POST" else f"Content-Length: {len(body or b'')}\r\n"
+    return f"{method} {target.path} HTTP/1.1\r\n{host}{_OURS}{length}{lines}\r\n".encode()
+
+
+@lru_cache(maxsize=1)
+def _context() -> ssl.SSLContext:
+    """Made once: reading the system's certificates takes some 20 ms."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, AddressRefused):
+        return "its address is not public and its network not allowed (--allow-network)"
+    if isinstance(error, ssl.SSLError):
+        return "the TLS certificate or handshake was not accepted"
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return "the host name is not known"
+    if isinstance(error, TimeoutError):
+        return "no connection within the connect timeout"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, ConnectionError):  # while the handshake was under way
+        return "the TLS certificate or handshake was not accepted"
+    return f"cannot connect ({type(error).__name__})"
