@@ -59,8 +59,8 @@ def reserved_port() -> socket.socket:
     return place
 
 
-def make_token(secret: str = SECRET, *, algorithm: str = "HS256", ttl: float = 600, **claims: Any) -> str:
-    """A token for ``sub`` "tester" and ``ttl`` seconds; further claims as given, None leaves one out."""
+def make_token(secret: str = SECRET, *, algorithm: str = "HS256", ttl: float = 3600, **claims: Any) -> str:
+    """A token for ``sub`` "tester" and ``ttl`` seconds, as long as the tests may take together; further claims as given, None leaves one out."""
     now = time.time()
     merged = {"sub": "tester", "iat": int(now), "exp": int(now + ttl)} | claims
     return jwt.encode({k: v for k, v in merged.items() if v is not None}, secret, algorithm=algorithm)

@@ -1,4 +1,4 @@
-"""Ends an answer before the first of the caller's stop texts, for sources that may not heed them. Pure."""
+"""Ends an answer before the first of the caller's stop texts that is complete, for sources that may not heed them. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class StopTexts:
         text = self._held + text
         found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            at, self.hit = min(found, key=lambda one: (one[0], -len(one[1])))
+            # The one that is complete first, as it would be wherever the text is cut into pieces.
+            at, self.hit = min(found, key=lambda one: (one[0] + len(one[1]), one[0]))
             self._held = ""
             if at:
                 yield TextDelta(text[:at])

@@ -251,7 +251,7 @@ class Anthropic:
 
     def error(self, message: str) -> Any:
         """The body of a refusal."""
-        return {"type": "error", "error": {"type": "api_error", "message": message}}
+        return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
 
 
 _REASONS = {"end": "end_turn", "length": "max_tokens", "stop": "stop_sequence", "tools": "tool_use"}

@@ -50,11 +50,13 @@ def test_after_the_stop_text_no_tool_use_passes() -> None:
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.lists(st.text("abc", max_size=5), max_size=12))
-def test_however_it_comes_the_answer_is_the_text_up_to_the_first_stop_text(stops: list[str], parts: list[str]) -> None:
+def test_however_it_comes_the_answer_is_the_text_up_to_the_stop_text_that_is_complete_first(
+    stops: list[str], parts: list[str]
+) -> None:
     whole = "".join(parts)
-    hits = [at for stop in stops if (at := whole.find(stop)) >= 0]
+    hits = [(at + len(stop), at) for stop in stops if (at := whole.find(stop)) >= 0]
     seen = passed(stops, *parts, END)
-    assert words(seen) == whole[: min(hits, default=len(whole))]
+    assert words(seen) == whole[: min(hits, default=(0, len(whole)))[1]]
     if hits:
         assert isinstance(seen[-1], Ended)
         assert seen[-1].stop is StopReason.STOP_SEQUENCE
