@@ -1,6 +1,6 @@
 // The client of the TypeScript SDK 2.x (@modelcontextprotocol/client). See walk.mjs.
 
-import { answers, end, load, STEP, told, walk } from "./walk.mjs";
+import { answers, end, load, noteProgress, STEP, told, walk } from "./walk.mjs";
 
 const { Client, SSEClientTransport, StreamableHTTPClientTransport } = load("@modelcontextprotocol/client");
 const { StdioClientTransport } = load("@modelcontextprotocol/client/stdio");
@@ -23,7 +23,9 @@ client.setRequestHandler("elicitation/create", elicitation);
 client.setRequestHandler("sampling/createMessage", sampling);
 client.setRequestHandler("roots/list", roots);
 
-await client.connect(transport(args), { timeout: STEP });
+const wire = transport(args);
+await client.connect(wire, { timeout: STEP });
+const arrived = noteProgress(wire);
 const report = await walk(client, {
   plan: args.plan,
   asked,
@@ -31,4 +33,4 @@ const report = await walk(client, {
   call: (params, onprogress) => client.callTool(params, { onprogress, timeout: STEP }),
 });
 await client.close();
-end(report);
+end({ ...report, arrived });

@@ -56,6 +56,21 @@ export function answers(plan) {
   };
 }
 
+/**
+ * The progress that a connected transport brings, in order. The SDK's own callback misses what is read together with the
+ * answer: it forgets the call at the answer, and hands progress out a turn later ("unknown token").
+ */
+export function noteProgress(transport) {
+  const arrived = [];
+  const deliver = transport.onmessage;
+  transport.onmessage = (message, extra) => {
+    const { method, params } = message;
+    if (method === "notifications/progress" && !params.message?.startsWith(ROUND)) arrived.push(params.progress);
+    deliver(message, extra);
+  };
+  return arrived;
+}
+
 /** All pages of a list, as `field` of each. */
 async function all(field, ask) {
   const found = [];
