@@ -275,8 +275,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--legacy-json", action="store_true")
+    parser.add_argument("--tools", type=int, default=0, help="so many further tools, which do nothing")
     parser.add_argument("--eras", choices=("both", "modern", "legacy"), default=os.environ.get("BACKEND_ERAS", "both"))
     args = parser.parse_args()
+    TOOLS.extend(_tool(f"tool_{i}", f"Do nothing, number {i}", "text", "string") for i in range(args.tools))
     if args.transport == "stdio":
         return serve_stdio(args.eras)
     try:

@@ -4,6 +4,7 @@
 scripts/bench --smoke                                   does everything work? under a minute
 scripts/bench                                           this project, and the machine's limit
 scripts/bench --gateways direct,mcp-proxy-api-stdio,mcpo --peers DIR --out bench/results/today.json
+scripts/bench --gateways all --peers DIR --out docs/performance/table.json     all that is installed: most of an hour
 scripts/bench --show bench/results/today.json [MORE.json ...]
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -28,13 +30,14 @@ import gateways as gw
 import psutil
 from accounting import Processes
 from load import MARK, Load, Target
-from report import line, show
+from machine import machine
+from report import line, load_results, show
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BACKEND = os.path.join(HERE, "backend.py")
-SIZES = {"64k": 65536, "1m": 1 << 20}
-SMOKE_GATEWAYS = "direct,mcp-proxy-api,mcp-proxy-api-legacy,mcp-proxy-api-sse,mcp-proxy-api-stdio"
-SMOKE_PLAN = "echo:1,64"
+SIZES = {"1k": 1 << 10, "8k": 1 << 13, "64k": 1 << 16, "512k": 1 << 19, "1m": 1 << 20, "4m": 1 << 22, "10m": 10 << 20}
+SMOKE_PLAN = "echo:16"
+FILES = 8192  # descriptors: a thousand connections on both sides of a gateway
 
 
 @dataclass
@@ -71,14 +74,17 @@ def listening(port: int) -> bool:
 
 
 class Bench:
-    def __init__(self, args) -> None:
+    def __init__(self, args, tools: int = 0) -> None:
+        """``tools``: so many more on each backend than it needs."""
         self.args = args
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self.cpus = ([cpus[0]], cpus[1:]) if args.pin and len(cpus) > 1 else None
         if self.cpus:
             os.sched_setaffinity(0, self.cpus[1])
         self.backend_port = free_port()
-        self.backend = subprocess.Popen([sys.executable, BACKEND, "http", "--port", str(self.backend_port)])
+        self.backend = subprocess.Popen(
+            [sys.executable, BACKEND, "http", "--port", str(self.backend_port), "--tools", str(tools)]
+        )
         while not listening(self.backend_port):
             time.sleep(0.02)
 
@@ -186,7 +192,8 @@ class Bench:
 
     def gateway(self, cls) -> dict:
         gateway = cls()
-        report: dict = {"gateway": cls.name, "note": cls.note, "backend": self.args.backend or cls.backend, "rows": []}
+        report: dict = {"gateway": cls.name, "version": gateway.version(self.args.peers), "own": cls.own}
+        report |= {"note": cls.note, "backend": self.args.backend or cls.backend, "rows": []}
         plan = parse_plan(self.args.plan)
         fronts = [f for f in cls.fronts if not self.args.fronts or f in self.args.fronts.split(",")]
         try:
@@ -205,6 +212,9 @@ class Bench:
                 report["idle_rss_mib"] = round(usage.rss, 1)
                 report["processes"] = usage.processes
                 for front in fronts:
+                    if any(row["stuck"] for row in report["rows"]):  # it may still be at calls that nobody waits for
+                        self.stop(run, process)
+                        run, process, _ = self.start(gateway)
                     for op, concurrency in plan:
                         if process.poll() is not None:
                             raise RuntimeError("the gateway died: " + self.tail(run))
@@ -240,13 +250,13 @@ def parse_plan(text: str) -> list[tuple[str, int]]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--gateways", default="direct,mcp-proxy-api", help="comma-separated names; see --list")
+    p.add_argument("--gateways", help="comma-separated names, see --list, or all: every one that is installed")
     p.add_argument(
         "--smoke", action="store_true", help="a short run of every variant of this project; fails on any error"
     )
     p.add_argument("--extra", action="append", default=[], help="a Python file with further Gateway classes")
     p.add_argument("--peers", default=os.environ.get("BENCH_PEERS", "."), help="directory the peers are installed in")
-    p.add_argument("--plan", default="echo:1,16,64;64k:16;1m:16;echo:256", help="operation:concurrencies;…")
+    p.add_argument("--plan", default="echo:1,16,64;64k:16;1m:16;echo:256,1000", help="operation:concurrencies;…")
     p.add_argument("--fronts", default="", help="only these fronts")
     p.add_argument("--backend", default="", help="override the backend transport")
     p.add_argument("--seconds", type=float, default=5)
@@ -264,33 +274,63 @@ def main() -> None:
         spec = importlib.util.spec_from_file_location("extra_" + os.path.basename(path)[:-3], path)
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     if args.show:
-        return print(show([r for f in args.show for r in json.load(open(f))]))
+        return print(show([report for path in args.show for report in load_results(path)["reports"]]))
     known = gw.all_gateways()
     if args.smoke:
-        args.gateways, args.plan = SMOKE_GATEWAYS, SMOKE_PLAN
-        args.seconds, args.warmup, args.starts, args.many, args.start_timeout = 1, 0.3, 0, 0, 20
+        args.gateways = args.gateways or ",".join(["direct", *(n for n, c in known.items() if c.own)])
+        args.plan = SMOKE_PLAN
+        args.seconds, args.warmup, args.starts, args.many, args.start_timeout = 0.3, 0.1, 0, 0, 20
+    args.gateways = args.gateways or "direct,mcp-proxy-api"
+    if args.gateways == "all":
+        args.gateways = ",".join(n for n, c in known.items() if c().version(args.peers) is not None)
     if unknown := [name for name in args.gateways.split(",") if name not in known]:
         p.error(f"no gateway is called {unknown[0]!r}; --list names them all")
     if args.list:
-        return print("\n".join(f"{n:26} {','.join(c.fronts):22} backend {c.backend}" for n, c in known.items()))
+        return print("\n".join(f"{n:28} {','.join(c.fronts):22} backend {c.backend}" for n, c in known.items()))
+    prepare_process()
+    chosen = ("plan", "seconds", "warmup", "starts", "many", "pin", "fronts")
+    results = {"machine": machine(), "settings": {name: getattr(args, name) for name in chosen}, "reports": []}
+    bench = Bench(args)
+    try:
+        for name in args.gateways.split(","):
+            results["reports"].append(bench.gateway(known[name]))
+            if args.out:
+                write_results(args.out, results)
+    finally:
+        bench.close()
+    print("\n" + show(results["reports"]))
+    if args.smoke and (bad := [r["gateway"] for r in results["reports"] if faulty(r)]):
+        sys.exit(f"not without errors: {', '.join(bad)}")
+
+
+def prepare_process() -> None:
+    """The driver's own event loop, room for its connections and for those of what it starts, and an orderly end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it has started ends with it
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < FILES:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard), hard)
+        )
     try:
         import uvloop
 
         uvloop.install()
     except ImportError:
         pass
-    bench, reports = Bench(args), []
-    try:
-        for name in args.gateways.split(","):
-            reports.append(bench.gateway(known[name]))
-            if args.out:
-                with open(args.out, "w") as f:
-                    json.dump(reports, f, indent=1)
-    finally:
-        bench.close()
-    print("\n" + show(reports))
-    if args.smoke and (bad := [r["gateway"] for r in reports if faulty(r)]):
-        sys.exit(f"not without errors: {', '.join(bad)}")
+
+
+def write_results(path: str, results: dict) -> None:
+    """One part a line: to be read by people too, and compared."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+    def text(value) -> str:
+        if isinstance(value, list):
+            return "[\n" + ",\n".join(json.dumps(one) for one in value) + "\n]"
+        return json.dumps(value)
+
+    parts = [f'"{name}": {text(value)}' for name, value in results.items()]
+    with open(path, "w") as f:
+        f.write("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def faulty(report: dict) -> bool:

@@ -14,6 +14,7 @@ import urllib.request
 
 import jwt
 from load import Target
+from machine import own_version, peer_version
 
 
 class Gateway:
@@ -26,6 +27,12 @@ class Gateway:
     env: dict[str, str] = {}
     pin = True  # False: it runs several processes, leave it on all cores
     many = True  # can front 20 backends
+    package = ""  # of a peer: where setup_peers.sh installs it, and its name there ("v/mcpo/mcpo")
+    own = False  # this project
+
+    def version(self, peers: str) -> str | None:
+        """What is measured; None: it is not installed."""
+        return peer_version(peers, self.package) if self.package else own_version() if self.own else ""
 
     def command(self, run) -> list[str]:
         raise NotImplementedError
@@ -81,6 +88,7 @@ class McpProxyApi(Gateway):
     """This project: a token checked and a log line written for every call."""
 
     name = "mcp-proxy-api"
+    own = True
     fronts = ("rest", "modern", "legacy", "sse")
     secret = "bench-secret-0123456789-0123456789-0123456789"
 
@@ -90,7 +98,10 @@ class McpProxyApi(Gateway):
         self.headers = {"Authorization": f"Bearer {token}"}
 
     def command(self, run):
-        self.env = {"JWT_SECRET": self.secret, "PORT": str(run.port), "MCP_URLS": ",".join(b.url for b in run.backends)}
+        # One caller opens all sessions and streams of a run, and has a tenth of what there may be; rows leave theirs behind.
+        self.env = {"JWT_SECRET": self.secret, "PORT": str(run.port), "MCP_PROXY_MAX_SESSIONS": "1000000"}
+        self.env["MCP_PROXY_MAX_STREAMS"] = "1000000"
+        self.env["MCP_URLS"] = ",".join(b.url for b in run.backends)
         return [sys.executable, "-m", "mcp_proxy", "serve"]
 
     def rest(self, run, backend, tool, args):
@@ -128,8 +139,32 @@ class McpProxyApiStdio(McpProxyApi):
         return "/tools", {"method": tool, "args": args, "server": backend}
 
 
+class OnUvicorn:
+    """Served by uvicorn instead of Hypercorn."""
+
+    def command(self, run):
+        return [*super().command(run), "--server", "uvicorn"]
+
+
+class McpProxyApiUvicorn(OnUvicorn, McpProxyApi):
+    name = "mcp-proxy-api-uvicorn"
+
+
+class McpProxyApiLegacyUvicorn(OnUvicorn, McpProxyApiLegacy):
+    name = "mcp-proxy-api-legacy-uvicorn"
+
+
+class McpProxyApiSseUvicorn(OnUvicorn, McpProxyApiSse):
+    name = "mcp-proxy-api-sse-uvicorn"
+
+
+class McpProxyApiStdioUvicorn(OnUvicorn, McpProxyApiStdio):
+    name = "mcp-proxy-api-stdio-uvicorn"
+
+
 class Mcpo(Gateway):
     name = "mcpo"
+    package = "v/mcpo/mcpo"
     backend = "legacy"  # it needs mcp 1.x
     fronts = ("rest",)
 
@@ -158,6 +193,7 @@ class McpProxyPy(Gateway):
     """sparfenyuk/mcp-proxy: stdio servers behind streamable HTTP and SSE."""
 
     name = "mcp-proxy-py"
+    package = "v/mcpproxy/mcp-proxy"
     backend = "stdio"
     fronts = ("legacy", "sse")
     paths = {"legacy": "/servers/b0/mcp", "sse": "/servers/b0/sse"}
@@ -199,13 +235,17 @@ class FastMCP(Gateway):
     """fastmcp create_proxy(config): a fresh backend client per request, its documented default."""
 
     name = "fastmcp"
+    package = "v/fastmcp/fastmcp"
     backend = "both"
     fronts = ("modern", "legacy")
     shared = False
     single = True
 
+    def server(self, backend):
+        return {"transport": "http", "url": backend.url}
+
     def command(self, run):
-        servers = {b.name: {"transport": "http", "url": b.url} for b in run.backends}
+        servers = {b.name: self.server(b) for b in run.backends}
         config = write(run, "servers.json", json.dumps({"mcpServers": servers}))
         script = write(run, "proxy.py", FASTMCP % self.shared)
         return [run.peer("v/fastmcp/bin/python"), script, config, str(run.port)]
@@ -216,6 +256,23 @@ class FastMCP(Gateway):
     def target(self, run, front, tool, args):
         self.single = len(run.backends) == 1
         return super().target(run, front, tool, args)
+
+
+class FastMCPStdio(FastMCP):
+    """The same towards a child process."""
+
+    name = "fastmcp-stdio"
+    backend = "stdio"
+
+    def server(self, backend):
+        return {"command": backend.command[0], "args": backend.command[1:]}
+
+
+class FastMCPSharedStdio(FastMCPStdio):
+    """One child process, shared by all requests."""
+
+    name = "fastmcp-shared-stdio"
+    shared = True
 
 
 class FastMCPShared(FastMCP):
@@ -229,6 +286,7 @@ class Supergateway(Gateway):
     """npm supergateway: one stdio server behind streamable HTTP (a child per session with --stateful)."""
 
     name = "supergateway"
+    package = "npm/supergateway/supergateway"
     backend = "stdio"
     fronts = ("legacy",)
     many = False
@@ -254,6 +312,7 @@ class McpProxyJs(Gateway):
     """npm mcp-proxy (punkpeye): one stdio server behind streamable HTTP and SSE."""
 
     name = "mcp-proxy-js"
+    package = "npm/mcp-proxy/mcp-proxy"
     backend = "stdio"
     fronts = ("modern", "legacy", "sse")
     many = False
@@ -268,8 +327,13 @@ class McpRouter(Gateway):
     """mcp-router 1.1.0 in API mode; the published wheel has no entry point, main.py comes from its repository."""
 
     name = "mcp-router"
+    package = "v/router/mcp-router"
     backend = "stdio"
     fronts = ("rest",)
+
+    def version(self, peers):
+        found = super().version(peers)
+        return found if os.path.exists(os.path.join(peers, "router-main.py")) else None
 
     def command(self, run):
         for b in run.backends:
@@ -293,6 +357,7 @@ class ContextForge(Gateway):
     """mcp-contextforge-gateway: sqlite, JWT auth, no plugins, UI off; one uvicorn process with uvloop + httptools."""
 
     name = "contextforge"
+    package = "v/contextforge/mcp-contextforge-gateway"
     backend = "legacy"  # it ships mcp 1.30
     fronts = ("rest", "legacy")
     paths = {"legacy": "/mcp"}
@@ -373,6 +438,7 @@ class LiteLLM(Gateway):
     """litellm proxy with only its MCP gateway configured; no database, master key auth."""
 
     name = "litellm"
+    package = "v/litellm/litellm"
     backend = "both"
     fronts = ("legacy",)
     paths = {"legacy": "/mcp/"}

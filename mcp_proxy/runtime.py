@@ -14,6 +14,7 @@ from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.ids import IdSource, random_id
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.bridge.broker import Broker
+from mcp_proxy.bridge.completions import Completions
 from mcp_proxy.config.llm import load_llm
 from mcp_proxy.config.model import Servers, ServerSpec
 from mcp_proxy.config.pin_file import PinFile
@@ -34,10 +35,12 @@ from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.pins import Pins
 from mcp_proxy.core.registry import Registry
 from mcp_proxy.core.retry import RetryBudgets
+from mcp_proxy.core.routing import Routing
 from mcp_proxy.gateway.door import McpDoor
 from mcp_proxy.gateway.seal import state_key
 from mcp_proxy.gateway.sse import Sse
 from mcp_proxy.gateway.streamable import StreamableHttp
+from mcp_proxy.llm.for_servers import ForServers
 from mcp_proxy.llm.service import LlmService
 from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.log_feed import LogFeed
@@ -85,6 +88,16 @@ class Runtime:
         def guarded(spec: ServerSpec) -> AddressGuard | None:
             return admission.guard if spec.source == sources.state_source else None
 
+        spec = load_llm(settings.config, environ)
+        has_llm = settings.llm or settings.llm_demo or spec.enabled
+        for_servers = ForServers(
+            spec.servers if has_llm else (),
+            self._completions,
+            clock=self.clock,
+            ids=ids,
+            log=log,
+            log_bodies=settings.log_bodies,
+        )
         self.pins = Pins(PinFile(settings.state_dir), default=settings.pin_tools, log=log)
         self.manager = McpClientManager(
             configured.servers,
@@ -94,13 +107,14 @@ class Runtime:
             log=log,
             guarded=guarded,
             pins=self.pins,
+            house_of=for_servers.house_of,
         )
         self.registry = Registry(
             self.manager, sources, store, state, configured, admission=admission, pins=self.pins, log=log
         )
         self._watch = ConfigWatch(sources, self.registry.reload)
         self.calls = CallPath(
-            manager=self.manager,
+            routing=Routing(self.manager),
             gate=self.gate,
             rates=MemoryRateLimiter(self.clock),
             audit=self.audit,
@@ -111,12 +125,12 @@ class Runtime:
         )
         self._tasks = TaskSet(self.task_failed)
         self._streaming = TaskSet(self.task_failed)
-        spec = load_llm(settings.config, environ)
         broker = None
         self.llm: LlmService | None = None
         """What is behind ``/v1``; None: nothing is."""
-        if settings.llm or settings.llm_demo or spec.enabled:
-            broker = Broker(clock=self.clock, tasks=self._streaming)
+        if has_llm:
+            if settings.llm or settings.llm_demo or settings.llm_ambient or spec.asks_clients:
+                broker = Broker(clock=self.clock, tasks=self._streaming)
             self.llm = LlmService(
                 spec,
                 settings,
@@ -161,6 +175,10 @@ class Runtime:
         self._ending = TaskSet(self.task_failed)
         self._end: asyncio.Task[None] | None = None
         self._running = False
+
+    def _completions(self) -> Completions:
+        assert self.llm is not None, "servers are answered only where something can"
+        return self.llm.completions
 
     async def start(self) -> None:
         """Begin: returns at once, everything slow goes on behind it."""

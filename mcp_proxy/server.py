@@ -1,39 +1,29 @@
-"""Serving: HTTP with Hypercorn, the stdio door, or both, in this process on uvloop; and one orderly stop.
+"""Serving: HTTP with Hypercorn or uvicorn, the stdio door, or both, on uvloop; and one orderly stop.
 
 A stop first turns ``/health/ready`` to 503, then lets calls in flight finish, then closes listeners, upstreams and
-children. A second signal skips the waiting. The end of stdin is the stdio client's wish to stop.
+children. A second signal skips the waiting. The end of stdin is the stdio client's wish to stop. How connections are
+served is `serving`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
-import os
 import signal
-import ssl
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
-
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config, Sockets
+from typing import Any, cast
 
 from mcp_proxy.app import ProxyApp
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.connections import Connections, own_connections
+from mcp_proxy.edge.types import App
 from mcp_proxy.gateway.stdio import StdioDoor
+from mcp_proxy.serving.choosing import loop_factory, server_named
+from mcp_proxy.serving.listeners import Listeners, wanted_ports
+from mcp_proxy.serving.terms import GRACE, Serve, Serving
 from mcp_proxy.settings import Settings
 
-_GRACE = 3.0
-"""Seconds that idle connections and streams get once no call is in flight."""
-
-_FURTHER_PORTS = 100
-"""That are tried with --auto-port after the one asked for."""
-
-_LAST_PORT = 65_535
 _CHOOSING = {"PORT": "--port or PORT", "MCP_PROXY_ADMIN_PORT": "--admin-port or MCP_PROXY_ADMIN_PORT"}
 
 
@@ -56,16 +46,20 @@ def run(
     ``on_listening`` gets the ports and runs along; without it nothing listens. Raises `StartError` when the address
     cannot be had.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_Service(app, settings, stdio).run(on_listening))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # a platform without it
-        return None
-    return uvloop.new_event_loop
+def server_of(settings: Settings) -> Serve:
+    """The one that the settings name, in this process or in workers. Raises `StartError` where it cannot be had."""
+    serve = server_named(settings.server)
+    if settings.workers == 1:
+        return serve
+    if not hasattr(socket, "AF_UNIX"):
+        raise StartError("--workers needs Unix sockets, which this system has not; without it one process serves")
+    from mcp_proxy.serving.workers.crew import serve_by
+
+    return serve_by(settings.workers, settings.server)
 
 
 class _Service:
@@ -94,32 +88,23 @@ class _Service:
             self._runtime.log.info("stopped")
 
     async def _serve_http(self, on_listening: OnListening, stopping: _Stop) -> None:
-        """Hypercorn starts and stops the runtime, by the application's lifespan."""
-        config = _config(self._settings)
-        ports = self._bind(config)
+        """The server starts and stops the runtime, by the application's lifespan."""
+        settings, runtime = self._settings, self._runtime
+        serve = server_of(settings)
+        listeners = Listeners(settings.host, settings.certfile, settings.keyfile)
+        listeners.tls("http/1.1")  # Before anything is bound, since it may not be usable.
+        ports = self._listen(listeners)
 
         async def until_stopped() -> None:
             self._tasks.spawn(on_listening(ports), "listening")
             await self._until_stopped(stopping)
 
-        async def serving() -> None:
-            try:
-                await hypercorn_serve(self._app, config, shutdown_trigger=until_stopped)
-            except asyncio.InvalidStateError:
-                # At the end it asks every connection for its outcome; one that is left even then has none.
-                if not stopping.drained.is_set():
-                    raise
+        serving = Serving(
+            cast(App, self._app), listeners, until_stopped, self._tasks, runtime.log, runtime.clock, runtime.ids
+        )
+        await serve(serving)
 
-        with own_connections() as connections:
-            server = self._tasks.spawn(serving(), "server")
-            closing = self._tasks.spawn(_limit_shutdown(server, connections, stopping), "shutdown limit")
-            try:
-                with suppress(asyncio.CancelledError):
-                    await server
-            finally:
-                closing.cancel()
-
-    def _bind(self, config: _BoundConfig) -> Ports:
+    def _listen(self, listeners: Listeners) -> Ports:
         """Listen, and tell whom it concerns where. Raises `StartError`."""
         settings, runtime = self._settings, self._runtime
         asked = {"PORT": settings.port, "MCP_PROXY_ADMIN_PORT": settings.admin_port}
@@ -131,7 +116,7 @@ class _Service:
             # One port that moves must not take the place that the other was given.
             others = {other for other in asked.values() if other != port}
             wanted = wanted_ports(port, auto=settings.auto_port, others=others)
-            bound[name] = config.bind_now(wanted, _CHOOSING[name])
+            bound[name] = listeners.listen(wanted, _CHOOSING[name])
             if port not in (0, bound[name]):
                 runtime.log.warning("port_in_use", setting=name, asked=port, port=bound[name])
         runtime.admin_port = bound.get("MCP_PROXY_ADMIN_PORT")
@@ -147,12 +132,9 @@ class _Service:
         log, gate = self._runtime.log, self._runtime.gate
         log.info("stopping", calls_in_flight=gate.inflight)
         gate.not_ready = True
-        try:
-            await self._first(self._drain(client_left), stopping.wait_again())
-            if self._stdio is not None:
-                await self._stdio.close()
-        finally:
-            stopping.drained.set()
+        await self._first(self._drain(client_left), stopping.wait_again())
+        if self._stdio is not None:
+            await self._stdio.close()
 
     async def _drain(self, client_left: bool) -> None:
         """No new calls, then none in flight."""
@@ -164,10 +146,10 @@ class _Service:
             # What it had sent before it left was to be served, and has been.
             await self._runtime.drain()
         else:
-            finishing = self._tasks.spawn(self._stdio.finish(self._settings.drain_timeout + _GRACE), "stdio drain")
+            finishing = self._tasks.spawn(self._stdio.finish(self._settings.drain_timeout + GRACE), "stdio drain")
             await (self._runtime.stop() if client_left else self._runtime.drain())
             await finishing
-        await self._stdio.finish(_GRACE, lasting=True)
+        await self._stdio.finish(GRACE, lasting=True)
 
     async def _first(self, work: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> bool:
         """Run both until one has ended; whether that was ``work``."""
@@ -180,27 +162,12 @@ class _Service:
             await both.close()
 
 
-async def _limit_shutdown(server: asyncio.Task[None], connections: Connections, stopping: _Stop) -> None:
-    """After the drain the server has a moment to close; idle connections must not hold it up for ever."""
-    await stopping.drained.wait()
-    await connections.end(_GRACE)
-    await asyncio.wait([server], timeout=1)
-    server.cancel()
-
-
-def wanted_ports(port: int, *, auto: bool, others: Collection[int | None] = ()) -> list[int]:
-    """The ports to try, in order: the one asked for, and with --auto-port those after it that are not ``others``."""
-    further = range(port + 1, min(port + _FURTHER_PORTS, _LAST_PORT) + 1) if auto and port else ()
-    return [port, *(one for one in further if one not in others)]
-
-
 class _Stop:
     """Counts the signals that ask to stop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._first = asyncio.Event()
         self._second = asyncio.Event()
-        self.drained = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signal)
 
@@ -212,88 +179,3 @@ class _Stop:
 
     async def wait_again(self) -> None:
         await self._second.wait()
-
-
-class _BoundConfig(Config):
-    """Hypercorn's configuration with sockets of our own making: an address in use is our one-line error, and no child
-    inherits the listening socket."""
-
-    host = ""
-    """Brackets around an IPv6 address."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._made = Sockets([], [], [])
-
-    def bind_now(self, ports: Sequence[int], choosing: str) -> int:
-        """Listen on the first of the ports that is free, beside those listened on before, and return it.
-
-        0 lets the system choose. Raises `StartError`, which says how a port is chosen.
-        """
-        if self.ssl_enabled:
-            check_certificate(self)
-        for port in ports:
-            where = f"{self.host}:{port}"
-            try:
-                return self._listen(where)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    continue
-                if error.errno == errno.EACCES:
-                    raise StartError(f"{where} is not permitted; choose a port above 1023") from None
-                raise StartError(f"cannot listen on {where}: {error.strerror or type(error).__name__}") from None
-        used = f"{self.host}:{ports[0]} " + ("is" if len(ports) == 1 else f"to {ports[-1]} are")
-        raise StartError(f"{used} in use; choose another port with {choosing}")
-
-    def _listen(self, where: str) -> int:
-        """The port, chosen by the system where 0 was asked for. Raises `OSError`."""
-        self.bind = [where]
-        made = super().create_sockets()
-        [sock] = [*made.secure_sockets, *made.insecure_sockets]
-        try:
-            sock.set_inheritable(False)
-            # Only this fails where somebody else has bound the same port and listens first.
-            sock.listen(self.backlog)
-        except OSError:
-            sock.close()
-            raise
-        self._made.secure_sockets.extend(made.secure_sockets)
-        self._made.insecure_sockets.extend(made.insecure_sockets)
-        port: int = sock.getsockname()[1]
-        return port
-
-    def create_sockets(self) -> Sockets:
-        """What `bind_now` made."""
-        return self._made
-
-
-def check_certificate(config: Config) -> None:
-    """Raises `StartError` when the certificate or its key cannot be used."""
-    for file in (config.certfile, config.keyfile):
-        if file is not None and not os.access(file, os.R_OK):
-            raise StartError(f"{file} cannot be read; see --certfile and --keyfile")
-    try:
-        config.create_ssl_context()
-    except (ssl.SSLError, OSError) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-        text = f"the certificate and key cannot be used ({reason}); see --certfile and --keyfile"
-        raise StartError(text) from None
-
-
-def _config(settings: Settings) -> _BoundConfig:
-    config = _BoundConfig()
-    config.host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.include_server_header = False
-    config.graceful_timeout = _GRACE + 0.5  # By then `Connections.end` has left it nobody to wait for.
-    config.shutdown_timeout = 60
-    config.keep_alive_timeout = 75
-    config.backlog = 2048
-    config.h11_max_incomplete_size = 64 * 1024
-    config.h2_max_concurrent_streams = 256
-    config.websocket_max_message_size = 64 * 1024
-    if settings.certfile is not None:
-        config.certfile = str(settings.certfile)
-        config.keyfile = str(settings.keyfile) if settings.keyfile is not None else None
-    return config

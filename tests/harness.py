@@ -26,6 +26,10 @@ import jwt
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "the-secret-of-the-tests-0123456789-0123456789-0123456789-0123456789"  # long enough for HS512
+SERVER = os.environ.get("TEST_SERVER", "hypercorn")
+"""The HTTP server that the program is tried with; the other one: ``TEST_SERVER=uvicorn``."""
+WORKERS = os.environ.get("TEST_WORKERS", "1")
+"""The processes that speak HTTP; with more than one: ``TEST_WORKERS=2``."""
 CLEAN = ("JWT_", "MCP_", "MCPTB_", "HOST", "PORT", "DEBUG", "LOG_LEVEL", "COVERAGE_")
 
 
@@ -95,7 +99,7 @@ class ProxyProcess:
         servers: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         directory: Path | None = None,
-        start_timeout: float = 15,
+        start_timeout: float = 60,
         stop_timeout: float = 15,
     ) -> None:
         self.args, self.servers, self.env = list(args), servers, dict(env or {})
@@ -150,7 +154,13 @@ class ProxyProcess:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEAN)}
-        ours = {"JWT_SECRET": SECRET, "PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
+        ours = {
+            "JWT_SECRET": SECRET,
+            "PORT": str(self.port),
+            "MCP_PROXY_SERVER": SERVER,
+            "MCP_PROXY_WORKERS": WORKERS,
+            "PYTHONUNBUFFERED": "1",
+        }
         path = os.pathsep.join([str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])])
         return inherited | {"PYTHONPATH": path} | ours | self.env
 

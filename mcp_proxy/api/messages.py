@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from mcp_proxy.base.errors import BAD_REQUEST, UNAUTHORIZED, UNPROCESSABLE, UNSUPPORTED_MEDIA_TYPE, ProxyError
 from mcp_proxy.base.json import JsonError, encode, read_strict
@@ -13,8 +14,7 @@ from mcp_proxy.core.calls import require
 from mcp_proxy.telemetry.record import RequestRecord
 
 
-@dataclass(slots=True)
-class ApiRequest:
+class ApiRequest(msgspec.Struct):
     """One request. ``body`` is b"" where there is none; ``params`` come from the path, ``query`` from the URL.
 
     ``base_url`` is scheme, host and mount point as the client wrote them, without a slash at the end.
@@ -24,8 +24,8 @@ class ApiRequest:
     principal: Principal | None
     body: bytes = b""
     content_type: str = ""
-    query: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
+    params: Mapping[str, str] = msgspec.field(default_factory=dict)
     base_url: str = ""
     if_match: str | None = None
     """The ``If-Match`` header, where there is one."""
@@ -60,8 +60,7 @@ class ApiRequest:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class ApiReply:
+class ApiReply(msgspec.Struct, frozen=True):
     """One answer. The body is JSON, unless ``headers`` have a ``content-type`` of their own."""
 
     status: int

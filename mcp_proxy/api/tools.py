@@ -10,10 +10,11 @@ from mcp_proxy.base.errors import BAD_REQUEST, ProxyError
 from mcp_proxy.base.json import JsonError, Raw, decode_fields, encode
 from mcp_proxy.base.protocol import META_SERVER_INFO
 from mcp_proxy.core.auth.principal import Principal, Scope
-from mcp_proxy.core.calls import Call, CallPath, Outcome, Progress
+from mcp_proxy.core.calls import CallPath, Outcome, Progress
 from mcp_proxy.core.catalog.names import Entry
 from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.routing import Call
 
 _LISTED = ("description", "inputSchema", "outputSchema", "title", "annotations")
 _EMPTY_LIST = Raw(b"[]")

@@ -114,11 +114,14 @@ def _containers(item: dict[str, Any] | list[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, (dict, list))]
 
 
-def is_deep(data: bytes, limit: int) -> bool:
+def is_deep(data: bytes | Raw, limit: int) -> bool:
     """Whether valid JSON text is nested more than ``limit`` deep, told without decoding it.
 
     How deep decoders can go differs with the version of Python; this does not.
     """
+    if memoryview(data).nbytes <= 2 * limit:  # each level has two ends
+        return False
+    data = bytes(data)
     if data.count(b"[") + data.count(b"{") <= limit:
         return False
     # Escaped backslashes first, so that a backslash that is left before a quote escapes it.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import INSUFFICIENT_SCOPE, UNAUTHORIZED
-from mcp_proxy.base.json import Fields, JsonError, decode, read_strict
+from mcp_proxy.base.json import Fields, JsonError, decode
 from mcp_proxy.base.protocol import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.bridge import sampling_asked
@@ -23,8 +23,9 @@ from mcp_proxy.bridge.completions import Completions, Course, Source
 from mcp_proxy.bridge.errors import BAD_REQUEST, SOURCE_ERROR, ChatError
 from mcp_proxy.bridge.routes import Routes
 from mcp_proxy.core.upstream.backoff import Backoff
-from mcp_proxy.core.upstream.client import OnRequest
+from mcp_proxy.core.upstream.client import SAMPLING, OnRequest
 from mcp_proxy.core.upstream.failures import Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.house import params_of
 from mcp_proxy.core.upstream.messages import Incoming
 
 BEYOND = 200_000
@@ -32,7 +33,6 @@ BEYOND = 200_000
 LOOK_EVERY, LOOK_PATIENCE = 20.0, 15.0
 """Seconds between two looks whether the service is still there, and how long it may take to say so."""
 
-_SAMPLE = "sampling/createMessage"
 _SOURCE = "provider"
 _TENANT = "hook"
 _LASTED = 5.0
@@ -95,17 +95,17 @@ class Companion:
 
     async def answer(self, request: Incoming) -> Mapping[str, Any]:
         """The result of a service's request. Raises `RpcError`. Cancelling it ends the request to the provider."""
-        if request.method != _SAMPLE:
+        if request.method != SAMPLING:
             raise RpcError(METHOD_NOT_FOUND, f"{request.method} is not offered by this client")
         try:
-            ask = sampling_asked.read(_params(request))
+            ask = sampling_asked.read(params_of(request))
             async with self._room:
                 result = await self._result(ask)
             return sampling_asked.write(result, tools=bool(ask.tools))
         except ChatError as error:
             self._observer.failed(error.message)
             code = INVALID_PARAMS if error.problem.status < 500 else INTERNAL_ERROR
-            raise RpcError(code, f"{error.param}: {error.message}" if error.param else error.message) from None
+            raise RpcError(code, error.text) from None
 
     async def _result(self, ask: ChatRequest) -> ChatResult:
         model = self._model or ask.model
@@ -119,17 +119,6 @@ class Companion:
             return gathered(deltas)
         except ValueError:
             raise ChatError(SOURCE_ERROR, "the provider's answer is not what its API promises") from None
-
-
-def _params(request: Incoming) -> Mapping[str, Any]:
-    """Raises `ChatError`."""
-    try:
-        params = None if request.params is None else read_strict(bytes(request.params))
-    except JsonError as error:
-        raise ChatError(BAD_REQUEST, f"the params are not acceptable JSON: {error}") from None
-    if not isinstance(params, dict):
-        raise ChatError(BAD_REQUEST, "the params must be an object")
-    return params
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,3 +68,8 @@ class ChatError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+
+    @property
+    def text(self) -> str:
+        """The message with the parameter to blame, for those who have no other place for it."""
+        return f"{self.param}: {self.message}" if self.param else self.message

@@ -24,6 +24,8 @@ from mcp_proxy.core.upstream.terms import Era
 CONNECT_TIMEOUT = 10.0
 """Seconds for a connection; opening the session may take twice as long."""
 _LARGEST = 32 * 1024 * 1024
+LARGEST_QUESTION = 16 * 1024 * 1024
+"""Bytes of a question: as much as programs may send the service, so that their pictures come through."""
 
 
 def _unheard(_: Incoming) -> None:
@@ -73,5 +75,5 @@ class HookDialer:
     async def __call__(self) -> HookConnection:
         """A new session. Raises `WireError`, `RpcError`."""
         spec = ServerSpec("service", Transport.STREAMABLE_HTTP, "command line", url=self.url, headers=self.headers)
-        dialer = Dialer(CONNECT_TIMEOUT, _LARGEST, Guardian(), self.tasks)
+        dialer = Dialer(CONNECT_TIMEOUT, _LARGEST, Guardian(), self.tasks, max_question=LARGEST_QUESTION)
         return HookConnection(await dialer.dial_for(CLIENT, spec, spec.transport, _unheard, lambda _: None))

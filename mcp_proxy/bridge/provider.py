@@ -117,8 +117,8 @@ class Provider:
             reader = self._speaks.reader()
             async for event in self._events(response, self._seconds):
                 deltas = tuple(reader.feed(event.event, event.data))
-                if not (hides and only_tells_tokens(event.data)):
-                    yield Verbatim(written(event), deltas)
+                hidden = hides and only_tells_tokens(event.data)
+                yield Verbatim(b"" if hidden else written(event), deltas)
             reader.end()
 
     def _understood(self, data: bytes) -> tuple[Delta, ...]:

@@ -36,7 +36,10 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Verbatim:
-    """What the provider says, as it says it: whole events, or a whole body. ``deltas``: what of it is understood."""
+    """What the provider says, as it says it: whole events, or a whole body. ``deltas``: what of it is understood.
+
+    ``data`` is empty for what the client did not ask for.
+    """
 
     data: bytes
     deltas: tuple[Delta, ...] = ()

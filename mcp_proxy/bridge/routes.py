@@ -48,16 +48,23 @@ class Routes:
 
     def of(self, model: str) -> tuple[Step, ...]:
         """Whom to ask, in order; at least one. Raises `ChatError` (``model_not_found``)."""
-        if (steps := self._aliases.get(model)) is not None:
+        if (steps := self._meant(model)) is not None:
             return steps
-        source, slash, rest = model.partition("/")
-        if slash and rest and source in self._providers:
-            return (Step(source, rest),)
         if self._sampling:
             return (Step(SAMPLING, "" if model in _ANY else model), *self._behind)
         raise ChatError(
             MODEL_NOT_FOUND, f"there is no model called {model[:200]!r}; GET /v1/models lists them", param="model"
         )
+
+    def _meant(self, model: str) -> tuple[Step, ...] | None:
+        if (steps := self._aliases.get(model)) is not None:
+            return steps
+        source, slash, rest = model.partition("/")
+        return (Step(source, rest),) if slash and rest and source in self._providers else None
+
+    def knows(self, model: str) -> bool:
+        """Whether this is a name of ours, and not what may be some connected client's."""
+        return self._meant(model) is not None or model in self.names
 
     @property
     def names(self) -> tuple[str, ...]:

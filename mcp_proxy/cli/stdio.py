@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mcp_proxy.base.errors import StartError
 from mcp_proxy.cli.options import environment_help, setting_options
 from mcp_proxy.cli.serve import DEMO, Plan, curl_command, open_log, plan_serving, shown_urls
 from mcp_proxy.settings import Settings, load_settings, setting_table
@@ -48,12 +49,18 @@ def stdio(**flags: Any) -> None:
     from mcp_proxy.gateway.descriptors import claim_standard_streams
 
     streams = claim_standard_streams()
+    if flags["workers"] is not None:
+        raise StartError("--workers is for serve: the client that starts stdio is served by one process")
     loaded = load_settings(flags)
     listens = flags["port"] is not None
     plan = plan_serving(loaded.settings, loaded.environ)
     if not listens:
         plan = Plan(_without_tokens(plan.settings), plan.servers, plan.demo)
         loaded = replace(loaded, warnings=(*loaded.warnings, *_ignored(flags)))
+    elif plan.settings.workers > 1:
+        plan = replace(plan, settings=plan.settings.model_copy(update={"workers": 1}))
+        warning = "MCP_PROXY_WORKERS is ignored: stdio is served by one process"
+        loaded = replace(loaded, warnings=(*loaded.warnings, warning))
     # Everything above is quick to fail; the web stack is loaded once it is needed.
     from mcp_proxy.app import create_app
     from mcp_proxy.base.tasks import TaskSet

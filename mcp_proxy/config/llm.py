@@ -1,4 +1,5 @@
-"""The ``llm`` section of a configuration file: providers of models with their keys, and which names lead to which of them.
+"""The ``llm`` section of a configuration file: providers of models with their keys, which names lead to which of them, and
+which servers may ask for completions themselves.
 
 It stands beside ``mcpServers`` and is read at the start. What answers is `bridge`.
 """
@@ -20,7 +21,7 @@ from mcp_proxy.config.fields import quoted
 from mcp_proxy.config.model import ConfigError
 from mcp_proxy.config.reading import read_document
 
-_KEYS = ("enabled", "providers", "models")
+_KEYS = ("enabled", "providers", "models", "servers")
 _PROVIDER_KEYS = ("type", "base_url", "api_key")
 _URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 SAMPLING = "sampling"
@@ -38,11 +39,21 @@ class ProviderSpec:
 
 @dataclass(frozen=True, slots=True)
 class LlmSpec:
-    """The whole section. ``models``: for each name the sources to ask, in order (``provider/model``, ``sampling``)."""
+    """The whole section. ``models``: for each name the sources to ask, in order (``provider/model``, ``sampling``).
+
+    ``servers``: globs of servers or groups whose own requests for completions are answered where their callers cannot.
+    """
 
     enabled: bool = False
     providers: tuple[ProviderSpec, ...] = ()
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    servers: tuple[str, ...] = ()
+
+    @property
+    def asks_clients(self) -> bool:
+        """Whether connected clients are to answer, as far as the section says: it names them, or nobody else."""
+        steps = (step for steps in self.models.values() for step in steps)
+        return not self.providers or any(step.partition("/")[0] == SAMPLING for step in steps)
 
 
 def load_llm(files: Iterable[Path], environ: Mapping[str, str]) -> LlmSpec:
@@ -72,7 +83,8 @@ def parse_llm(section: Any, source: str, environ: Mapping[str, str]) -> LlmSpec:
     if not isinstance(given, dict):
         raise ConfigError(source, "llm.providers must be an object")
     providers = tuple(_provider(name, entry, source, environ) for name, entry in given.items())
-    return LlmSpec(enabled, providers, _models(section.get("models") or {}, {one.name for one in providers}, source))
+    models = _models(section.get("models") or {}, {one.name for one in providers}, source)
+    return LlmSpec(enabled, providers, models, _servers(section.get("servers"), source))
 
 
 def _provider(name: str, entry: Any, source: str, environ: Mapping[str, str]) -> ProviderSpec:
@@ -106,6 +118,13 @@ def _models(given: Any, providers: set[str], source: str) -> Mapping[str, tuple[
                     source, f"{place}: {quoted(step)} is no provider/model of llm.providers, nor {SAMPLING}"
                 )
     return {name: tuple(steps) for name, steps in given.items()}
+
+
+def _servers(given: Any, source: str) -> tuple[str, ...]:
+    globs = [] if given is None else given
+    if not isinstance(globs, list) or not all(isinstance(glob, str) and glob for glob in globs):
+        raise ConfigError(source, "llm.servers must be a list of names of servers or groups, * stands for any part")
+    return tuple(globs)
 
 
 def _check(value: Any, place: str, known: tuple[str, ...], source: str) -> None:

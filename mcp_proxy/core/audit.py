@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from mcp_proxy.telemetry.logs import Logger
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(msgspec.Struct, frozen=True):
     """One call. ``outcome`` is ``ok``, ``tool_error``, ``cancelled`` or the error's type; arguments and results are not in it."""
 
     request_id: str

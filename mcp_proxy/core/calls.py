@@ -7,10 +7,11 @@ Doors turn what they received into a `Call` and the outcome into their own words
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import (
@@ -20,7 +21,6 @@ from mcp_proxy.base.errors import (
     INVALID_ARGUMENTS,
     OUTCOME_UNKNOWN,
     OVERLOADED,
-    RESOURCE_NOT_FOUND,
     RESULT_TOO_LARGE,
     TIMEOUT,
     UPSTREAM_ERROR,
@@ -35,14 +35,13 @@ from mcp_proxy.core.auth.principal import Principal, Scope
 from mcp_proxy.core.balance import choose
 from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.limits import Gate, RateLimiter
-from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.retry import RetryBudget, RetryBudgets, is_idempotent, may_retry
+from mcp_proxy.core.routing import About, Call, Place, Route, Routing, owners
 from mcp_proxy.core.upstream.client import PROXY, Client
 from mcp_proxy.core.upstream.crossing import Sending
 from mcp_proxy.core.upstream.deadline import Deadline
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.terms import Era
-from mcp_proxy.core.upstream.upstream import Upstream
 
 _REOPEN_WAIT = 5.0
 _RECONNECT_WAIT = 1.0
@@ -50,15 +49,6 @@ _RECONNECT_WAIT = 1.0
 _MESSAGE_LIMIT = 2000
 _UNKNOWN_RESOURCE = (LEGACY_RESOURCE_NOT_FOUND, INVALID_PARAMS, 0)
 """What servers answer when they do not have a resource: legacy, modern, and whatever the SDK of the legacy era makes of it."""
-
-
-class About(StrEnum):
-    """What the name in a call names."""
-
-    TOOL = "tool"
-    PROMPT = "prompt"
-    RESOURCE = "resource"
-    """A URI, or a URI template as it is listed."""
 
 
 class UpstreamRefusal(ProxyError):
@@ -69,32 +59,7 @@ class UpstreamRefusal(ProxyError):
         self.answer = answer
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request for a server, as a door received it.
-
-    ``name`` is the tool, the prompt or the URI that it is about; names may be bare or full. ``params`` are all
-    parameters; what the server itself calls the thing is put in. ``server`` is a name, a group or a URL; with ``pinned``
-    no other may stand in. ``shown``: the caller works from a list that this service gave it. ``prefer``: the server that
-    bare names mean before all others, where none is named.
-    """
-
-    name: str
-    params: Mapping[str, Any]
-    principal: Principal
-    request_id: str
-    door: str
-    method: str = "tools/call"
-    about: About = About.TOOL
-    server: str | None = None
-    pinned: bool = False
-    shown: bool = False
-    prefer: str | None = None
-    client: Client = PROXY
-
-
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct):
     """How far a call has come; doors read it for their log line, also when the call fails."""
 
     tool: str | None = None
@@ -102,8 +67,7 @@ class Progress:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """The upstream's result, opened one level: its values are raw JSON and go to the caller as they are.
 
     ``input_required``: it is no result yet; only clients that can give input get such an outcome.
@@ -116,23 +80,10 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Route:
-    """Where a call may go: replicas of one another, the best one first. ``own_name``: as the servers call the thing."""
-
-    own_name: str
-    places: Sequence[tuple[ServerSpec, Upstream, Tool | None]]
-    preferred: str | None = None
-
-    @property
-    def first(self) -> tuple[ServerSpec, Upstream, Tool | None]:
-        return self.places[0]
-
-
-@dataclass(frozen=True, slots=True)
 class CallPath:
     """All that a call needs. Made once; see `call`."""
 
-    manager: McpClientManager
+    routing: Routing
     gate: Gate
     rates: RateLimiter
     audit: AuditSink
@@ -174,7 +125,7 @@ class CallPath:
 
     async def _admitted(self, call: Call, progress: Progress) -> Outcome:
         require(call.principal, Scope.TOOLS_CALL)
-        route = await self._route(call)
+        route = await self.routing.find(call)
         progress.tool = route.own_name
         await self.rates.take(call.principal)
         self.gate.enter()
@@ -191,44 +142,21 @@ class CallPath:
         finally:
             self.gate.leave()
 
-    async def _route(self, call: Call) -> _Route:
-        """Where the call goes. Raises `ProxyError`."""
-        who, name, client = call.principal, call.name, call.client
-        if call.about is About.TOOL:
-            tools = await self.manager.resolve_tool(
-                who, name, call.server, client=client, shown=call.shown, prefer=call.prefer
-            )
-            places = [(entry.spec, self.manager.upstream(entry.server), entry.item) for entry in tools.entries]
-            return _pinned(call, _Route(tools.name, places, tools.preferred))
-        if call.about is About.RESOURCE:
-            specs = await self.manager.resolve_resource(who, name, call.server, client=client)
-            if not specs:
-                raise ProxyError(
-                    RESOURCE_NOT_FOUND, f"no server has the resource {name[:200]!r}", details={"uri": name}
-                )
-            places_ = [(spec, self.manager.upstream(spec.name), None) for spec in specs]
-            return _pinned(call, _Route(name, places_, call.server))
-        prompts = await self.manager.resolve_prompt(
-            who, name, call.server, client=client, shown=call.shown, prefer=call.prefer
-        )
-        found = [(entry.spec, self.manager.upstream(entry.server), None) for entry in prompts.entries]
-        return _pinned(call, _Route(prompts.name, found, prompts.preferred))
-
     async def _ask_around(
-        self, call: Call, route: _Route, progress: Progress, budget: RetryBudget, deadline: Deadline
+        self, call: Call, route: Route, progress: Progress, budget: RetryBudget, deadline: Deadline
     ) -> Outcome:
         """A URI may have several possible owners that are no replicas: the next is asked when one does not know it."""
-        owners = _owners(route)
-        for owner in owners:
+        every = owners(route)
+        for owner in every:
             try:
                 return await self._send(call, owner, progress, budget, deadline)
             except UpstreamRefusal as error:
-                if error.answer.code not in _UNKNOWN_RESOURCE or owner is owners[-1]:
+                if error.answer.code not in _UNKNOWN_RESOURCE or owner is every[-1]:
                     raise
         raise AssertionError  # a route has a place
 
     async def _send(
-        self, call: Call, route: _Route, progress: Progress, budget: RetryBudget, deadline: Deadline
+        self, call: Call, route: Route, progress: Progress, budget: RetryBudget, deadline: Deadline
     ) -> Outcome:
         """Attempts at replicas until one answers, or none may be tried any more."""
         tried: list[str] = []
@@ -259,8 +187,10 @@ class CallPath:
     def _timeout(self, spec: ServerSpec) -> float:
         return min(spec.timeout if spec.timeout is not None else self.call_timeout, self.longest)
 
-    def _next(self, route: _Route, tried: list[str]) -> tuple[ServerSpec, Upstream, Tool | None]:
+    def _next(self, route: Route, tried: list[str]) -> Place:
         """The replica for the next attempt. With none available the first is asked all the same: it says why not."""
+        if len(route.places) == 1:
+            return route.places[0]
         found = choose(
             [(spec.name, upstream) for spec, upstream, _ in route.places],
             preferred=route.preferred,
@@ -276,7 +206,7 @@ class CallPath:
     async def _can_retry(
         self,
         budget: RetryBudget,
-        route: _Route,
+        route: Route,
         tried: list[str],
         error: WireError,
         deadline: Deadline,
@@ -302,26 +232,6 @@ def require(principal: Principal, scope: Scope) -> None:
     """The one check of scopes. Raises `ProxyError` (``insufficient_scope``)."""
     if not principal.has(scope):
         raise ProxyError(INSUFFICIENT_SCOPE, f"this token lacks the scope {scope}", details={"scope": str(scope)})
-
-
-def _pinned(call: Call, route: _Route) -> _Route:
-    """The route of a call that is tied to the server which answered before."""
-    if not call.pinned:
-        return route
-    kept = [place for place in route.places if place[0].name == call.server]
-    if not kept:
-        text = f"{call.server} began this call and no longer has what it is about"
-        raise ProxyError(UPSTREAM_UNAVAILABLE, text, details={"server": call.server})
-    return _Route(route.own_name, kept, call.server)
-
-
-def _owners(route: _Route) -> list[_Route]:
-    """One route for each group, and for each server that is in none; in order."""
-    owners: dict[tuple[bool, str], list[tuple[ServerSpec, Upstream, Tool | None]]] = {}
-    for place in route.places:
-        spec = place[0]
-        owners.setdefault((spec.group is None, spec.group or spec.name), []).append(place)
-    return [_Route(route.own_name, places, route.preferred) for places in owners.values()]
 
 
 def _own_params(call: Call, own_name: str, tool: Tool | None) -> Mapping[str, Any]:
@@ -354,7 +264,7 @@ def _outcome(fields: Fields, server: str, client: Client) -> Outcome:
         kind = decode(fields["resultType"]) if "resultType" in fields else "complete"
     except JsonError:
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that cannot be read") from None
-    if any(is_deep(bytes(value), MAX_DEPTH - 1) for value in fields.values()):
+    if any(is_deep(value, MAX_DEPTH - 1) for value in fields.values()):
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result nested deeper than {MAX_DEPTH}")
     if kind == "input_required":
         if client is PROXY or client.era is Era.LEGACY:

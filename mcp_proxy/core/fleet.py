@@ -38,9 +38,19 @@ class Fleet:
     """All upstreams by the names of their servers, in the order of the configuration."""
 
     def __init__(
-        self, specs: Iterable[ServerSpec], *, make: Callable[[ServerSpec], Upstream], tasks: TaskSet, drain: float
+        self,
+        specs: Iterable[ServerSpec],
+        *,
+        make: Callable[[ServerSpec], Upstream],
+        tasks: TaskSet,
+        drain: float,
+        tied: Callable[[ServerSpec], bool] = lambda _: False,
     ) -> None:
-        """``drain``: seconds that calls in flight get when their server is removed or replaced."""
+        """``drain``: seconds that calls in flight get when their server is removed or replaced.
+
+        ``tied``: what else a connection depends on; where it changes with what is configured, there is a new one.
+        """
+        self._tied = tied
         self._make = make
         self._tasks = tasks
         self._drain = drain
@@ -95,7 +105,7 @@ class Fleet:
                 after[name] = self._make(spec)
             elif old.spec == spec:
                 after[name] = old
-            elif _same_connection(old.spec, spec):
+            elif _same_connection(old.spec, spec) and self._tied(old.spec) == self._tied(spec):
                 changed.append(name)
                 old.spec = spec
                 after[name] = old

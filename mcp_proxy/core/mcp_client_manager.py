@@ -38,7 +38,7 @@ from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.events import Listener
 from mcp_proxy.core.fleet import Changes, Fleet
 from mcp_proxy.core.pins import Pins
-from mcp_proxy.core.upstream.client import PROXY, Client
+from mcp_proxy.core.upstream.client import PROXY, Client, House
 from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.guardian import Guardian
 from mcp_proxy.core.upstream.messages import Incoming
@@ -73,11 +73,14 @@ class McpClientManager:
         log: Logger,
         guarded: Callable[[ServerSpec], AddressGuard | None] = lambda _: None,
         pins: Pins | None = None,
+        house_of: Callable[[ServerSpec], House | None] = lambda _: None,
     ) -> None:
         """``guarded``: the guard of the addresses that a server may be reached at, for servers that have one.
 
-        ``pins``: what holds changed tools back; None: nothing does.
+        ``pins``: what holds changed tools back; None: nothing does. ``house_of``: what makes completions for a server whose
+        callers cannot.
         """
+        self._house_of = house_of
         self._pins = pins
         self._settings = settings
         self._clock = clock
@@ -90,7 +93,13 @@ class McpClientManager:
         self.findings = servers.findings
         enabled = [spec for spec in servers.specs if not spec.disabled]
         self._policy = decide(settings.naming, settings.separator, len({spec.group or spec.name for spec in enabled}))
-        self._fleet = Fleet(servers.specs, make=self._make, tasks=self._tasks, drain=settings.drain_timeout)
+        self._fleet = Fleet(
+            servers.specs,
+            make=self._make,
+            tasks=self._tasks,
+            drain=settings.drain_timeout,
+            tied=lambda spec: house_of(spec) is not None,
+        )
         self._specs = self._fleet.specs
         self._all_settled = False
         self._catalog = Catalog()
@@ -135,6 +144,7 @@ class McpClientManager:
             watcher=self,
             queue_limit=self._settings.max_inflight_per_upstream,
             health_interval=self._settings.health_interval,
+            house=self._house_of(spec),
         )
 
     # Life

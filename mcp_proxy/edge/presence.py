@@ -6,22 +6,40 @@ Quart does this for its own routes. Most requests are answered before it pays to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.edge.body import ClientGone
-from mcp_proxy.edge.types import Receive
+from mcp_proxy.edge.types import Message, Receive, Send
 
 T = TypeVar("T")
 LOOK_AFTER = 0.05
 """Seconds after which the client's presence is watched."""
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+class Sending:
+    """``send``, and whether it has been given the last of the answer: who leaves after that misses nothing.
+
+    Servers say of an answered client that it has left, and may say so before they have returned from sending.
+    """
+
+    __slots__ = ("_send", "over")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.over = False
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        self.over = message["type"] == "http.response.body" and not message.get("more_body", False)
+        return self._send(message)
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], sending: Sending | None = None) -> T:
     """The result of ``work``, which is cancelled when the client leaves; then `ClientGone`.
 
-    The body must have been read: nothing but the disconnect is expected of ``receive`` any more.
+    The body must have been read: nothing but the disconnect is expected of ``receive`` any more. ``sending``: what the
+    work answers with, if it does that itself.
     """
     worker = asyncio.current_task()
     assert worker is not None
@@ -29,8 +47,9 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
     def left() -> None:
         nonlocal gone
-        gone = True
-        worker.cancel()
+        if sending is None or not sending.over:
+            gone = True
+            worker.cancel()
 
     try:
         return await noticing_departure(receive, work, left)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.envelope import Headers, Notification, Refusal, Request
-from mcp_proxy.gateway.outlet import Channel
+from mcp_proxy.gateway.outlet import AskingChannel
 from mcp_proxy.gateway.session import Session, Sessions
 from mcp_proxy.telemetry.record import RequestRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One request of a client, whatever its era and transport.
 
     ``session`` is None for modern clients, and for legacy ones that came without one: they are answered statelessly.
@@ -26,18 +26,17 @@ class Asked:
     era: Era
     version: str
     principal: Principal
-    channel: Channel
+    channel: AskingChannel
     record: RequestRecord
-    capabilities: Mapping[str, Any] = field(default_factory=dict)
-    info: Mapping[str, Any] = field(default_factory=dict)
+    capabilities: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    info: Mapping[str, Any] = msgspec.field(default_factory=dict)
     log_level: str | None = None
     session: Session | None = None
     namespace: str | None = None
     headers: Headers | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A whole JSON-RPC response as JSON, and the HTTP status it goes with (200 on transports that have none)."""
 
     body: bytes

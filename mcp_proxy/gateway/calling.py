@@ -6,8 +6,9 @@ Everything goes through `core.calls`; here is only what MCP clients add to it. S
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from mcp_proxy.base.errors import TOOL_NOT_FOUND, ProxyError
 from mcp_proxy.base.json import decode
@@ -19,8 +20,9 @@ from mcp_proxy.base.protocol import (
     META_VERSION,
 )
 from mcp_proxy.core.auth.principal import Scope
-from mcp_proxy.core.calls import About, Call, CallPath, Outcome, Progress, require
+from mcp_proxy.core.calls import CallPath, Outcome, Progress, require
 from mcp_proxy.core.mcp_client_manager import McpClientManager
+from mcp_proxy.core.routing import About, Call
 from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.asked import Asked

@@ -6,10 +6,11 @@ The value that is made here is `core.upstream.client.Client`; who is served how 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
+
+from msgspec.structs import replace
 
 from mcp_proxy.base.json import JsonError, Raw, decode_fields, encode
 from mcp_proxy.base.protocol import INVALID_REQUEST
@@ -19,7 +20,7 @@ from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway import wording
 from mcp_proxy.gateway.asked import Asked
-from mcp_proxy.gateway.outlet import Channel
+from mcp_proxy.gateway.outlet import AskingChannel
 from mcp_proxy.gateway.parking import Parked, Visit
 from mcp_proxy.gateway.session import Session
 
@@ -35,7 +36,7 @@ def keyed(client: Client, key: str) -> Client:
     return replace(client, key=key)
 
 
-def session_client(session: Session, channel: Channel, params: Mapping[str, Any]) -> Client:
+def session_client(session: Session, channel: AskingChannel, params: Mapping[str, Any]) -> Client:
     """A legacy client with a session; ``channel`` and ``params`` are those of its request."""
     told = session.introduction
     token = progress_token(params)

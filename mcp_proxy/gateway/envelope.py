@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mcp_proxy.base.json import JsonError, encode, read_strict
 from mcp_proxy.base.protocol import (
@@ -55,8 +56,7 @@ MAX_INTRODUCTION = 16 * 1024
 """Bytes that a client's capabilities and description of itself may take together: they are kept, and sent on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A message that is owed an answer. ``params`` is {} when the client sent none."""
 
     id: RequestId
@@ -64,16 +64,14 @@ class Request:
     params: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """A message that is owed none."""
 
     method: str
     params: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A client's answer to a request of ours: exactly one of ``result`` and ``error`` is not None."""
 
     id: RequestId
@@ -189,8 +187,7 @@ def _response_fault(body: dict[str, Any]) -> str | None:
 # The modern envelope
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """What a modern request says about its client. ``info`` is {} when not given; ``log_level`` one of `LOG_LEVELS`."""
 
     version: str

@@ -14,7 +14,7 @@ from mcp_proxy.base.json import Raw, encode
 from mcp_proxy.base.protocol import METHOD_NOT_FOUND
 from mcp_proxy.bridge.broker import LaneLost, LaneRefused, NotSent
 from mcp_proxy.core.upstream.failures import RpcError
-from mcp_proxy.gateway.outlet import Channel
+from mcp_proxy.gateway.outlet import AskingChannel
 from mcp_proxy.gateway.session import Left, Session, Unreached
 
 MOST = 1000
@@ -29,7 +29,7 @@ _MESSAGE = 500
 class LegacyLane:
     """A `bridge.broker.Lane` on a session. ``channel``: the way of the client's own call that keeps the lane open."""
 
-    def __init__(self, key: str, session: Session, channel: Channel) -> None:
+    def __init__(self, key: str, session: Session, channel: AskingChannel) -> None:
         self.key = key
         self.session = session
         self._channel = channel

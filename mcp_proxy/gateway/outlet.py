@@ -22,6 +22,14 @@ class Channel(Protocol):
         ...
 
 
+class AskingChannel(Channel, Protocol):
+    """A `Channel` by which a client can be asked, too: what it is asked may be large."""
+
+    async def room_for(self, message: bytes) -> None:
+        """Wait until ``message`` can be sent without its reader being taken for slow, or never can be."""
+        ...
+
+
 class NoChannel:
     """The `Channel` of clients that take nothing but the answer."""
 
@@ -29,9 +37,12 @@ class NoChannel:
         """See `Channel.send`."""
         return False
 
+    async def room_for(self, message: bytes) -> None:
+        """See `AskingChannel.room_for`."""
+
 
 class Outlet:
-    """A bounded queue with one reader. A `Channel`."""
+    """A bounded queue with one reader. An `AskingChannel`."""
 
     def __init__(self) -> None:
         self._waiting: deque[bytes] = deque()
@@ -59,17 +70,24 @@ class Outlet:
 
     async def send_patiently(self, message: bytes) -> bool:
         """Like `send`, but waits for room: for answers, which may be large, and of which the sender bounds the number."""
-        while not (self.closed or self._fits(message)):
-            self._room.clear()
-            await self._room.wait()
+        await self.room_for(message)
         if self.closed:
             return False
         self._put(message)
         return True
 
+    async def room_for(self, message: bytes) -> None:
+        """See `AskingChannel.room_for`."""
+        while not (self.closed or self._fits(message)):
+            self._room.clear()
+            await self._room.wait()
+
     def _fits(self, message: bytes) -> bool:
-        """A single message may be of any size."""
-        return not self._waiting or (len(self._waiting) < BACKLOG and self._size + len(message) <= BACKLOG_BYTES)
+        """A single message may be of any size, and says nothing of how fast those behind it are read."""
+        if not self._waiting:
+            return True
+        behind = self._size - len(self._waiting[0])
+        return len(self._waiting) < BACKLOG and behind + len(message) <= BACKLOG_BYTES
 
     def _put(self, message: bytes) -> None:
         self._waiting.append(message)

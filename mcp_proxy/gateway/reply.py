@@ -20,7 +20,7 @@ from mcp_proxy.gateway.stream import pump
 
 
 class Reply:
-    """A `Channel` towards the client while its request is served, and the way of the answer.
+    """An `AskingChannel` towards the client while its request is served, and the way of the answer.
 
     An async context: what was not brought to its end with `finish` is given up when the block is left, and nothing is
     written from then on.
@@ -62,6 +62,11 @@ class Reply:
     def send(self, message: bytes) -> bool:
         """See `Channel.send`. The first message begins the stream."""
         return self._open and self._begin().send(message)
+
+    async def room_for(self, message: bytes) -> None:
+        """See `AskingChannel.room_for`."""
+        if self._outlet is not None:
+            await self._outlet.room_for(message)
 
     def abandon(self) -> None:
         """The client has left: nothing is written any more, and `send` says so."""

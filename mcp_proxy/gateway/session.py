@@ -20,7 +20,7 @@ from mcp_proxy.base.protocol import INVALID_REQUEST
 from mcp_proxy.core.auth.principal import LOCAL, Principal
 from mcp_proxy.core.upstream.failures import RpcError
 from mcp_proxy.gateway.envelope import RequestId, Response
-from mcp_proxy.gateway.outlet import Channel, Outlet
+from mcp_proxy.gateway.outlet import AskingChannel, Channel, NoChannel, Outlet
 
 T = TypeVar("T")
 
@@ -151,8 +151,8 @@ class Session:
 
     # Requests to the client
 
-    async def ask(self, method: str, params: Raw | None, channel: Channel) -> dict[str, Any]:
-        """Send the client a request and wait for its result. Raises `RpcError`: its refusal, `Unreached` or `Left`.
+    async def ask(self, method: str, params: Raw | None, channel: AskingChannel) -> dict[str, Any]:
+        """Send the client a request, once there is room for it, and wait for its result. Raises `RpcError`: its refusal, `Unreached` or `Left`.
 
         Who cancels this tells the client so.
         """
@@ -160,9 +160,11 @@ class Session:
         message: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
         if params is not None:
             message["params"] = params
+        body = encode(message)
+        await self._room_for(body, channel)
         question = self._asked[request_id] = _Question(request_id, asyncio.get_running_loop().create_future(), channel)
         try:
-            if self.closed or not self.notify(encode(message), channel):
+            if self.closed or not self.notify(body, channel):
                 raise Unreached
             return await question.answer
         except asyncio.CancelledError:
@@ -170,6 +172,12 @@ class Session:
             raise
         finally:
             del self._asked[request_id]
+
+    async def _room_for(self, message: bytes, channel: AskingChannel) -> None:
+        """Wait until the way that `notify` takes has room."""
+        await channel.room_for(message)
+        if isinstance(channel, NoChannel) and self.outlet is not None:
+            await self.outlet.room_for(message)
 
     def _withdraw(self, question: _Question) -> None:
         """Tell the client, once, that its answer is no longer wanted."""

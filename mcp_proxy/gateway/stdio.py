@@ -376,6 +376,10 @@ class _SessionStream(Outlet):
         """See `Outlet.send`."""
         return not self.closed and self._stream.send(message)
 
+    async def room_for(self, message: bytes) -> None:
+        """See `Outlet.room_for`."""
+        await self._stream.room_for(message)
+
 
 def _internal_error(request_id: RequestId | None) -> Refusal:
     return Refusal(INTERNAL_ERROR.rpc_code, "the service failed to answer; its log says why", status=500, id=request_id)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from mcp_proxy.base.clock import Clock, SystemClock
 from mcp_proxy.base.errors import (
@@ -71,8 +73,7 @@ _LAST_WORD = 0.2
 """Seconds in which a subscription that is to end may do so with its result."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Visit:
+class _Visit(msgspec.Struct, frozen=True):
     """One HTTP request to this transport."""
 
     scope: Scope

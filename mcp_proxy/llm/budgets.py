@@ -67,6 +67,10 @@ class Budgets:
         self._reserved[key] += tokens
         return Reservation(self, key, tokens)
 
+    def move(self, key: str, tokens: int) -> None:
+        """Set so many more aside; fewer, where it is negative."""
+        self._reserved[key] += tokens
+
     def settle(self, key: str, reserved: int, tokens: int) -> None:
         """Of ``reserved`` tokens, which are no longer set aside, ``tokens`` were spent; that may be more."""
         self._reserved[key] -= reserved
@@ -111,14 +115,19 @@ class Budgets:
             self._file.save(self._spent.copy())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reservation:
     """Tokens of a budget that are set aside."""
 
     _budgets: Budgets
     _key: str
-    _tokens: int
+    tokens: int
+
+    def become(self, tokens: int) -> None:
+        """So many are set aside from now on."""
+        self._budgets.move(self._key, tokens - self.tokens)
+        self.tokens = tokens
 
     def settle(self, tokens: int) -> None:
         """So many were spent; see `Budgets.settle`."""
-        self._budgets.settle(self._key, self._tokens, tokens)
+        self._budgets.settle(self._key, self.tokens, tokens)

@@ -20,7 +20,7 @@ from mcp_proxy.bridge.relay import Item, Spoken, guessed
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.core.limits import Gate
 from mcp_proxy.edge.body import ClientGone
-from mcp_proxy.edge.presence import while_connected
+from mcp_proxy.edge.presence import Sending, while_connected
 from mcp_proxy.edge.respond import send_json
 from mcp_proxy.edge.types import Header, Receive, Send
 from mcp_proxy.llm.answer import Streaming, collected
@@ -104,9 +104,10 @@ class Completing:
     async def run(self, question: Question, receive: Receive, send: Send, record: RequestRecord) -> None:
         """Answer it. Raises `ChatError` while nothing has been sent, `ProxyError` at a stop, `ClientGone`."""
         watched = Watched(question.ask, question.caller, self._clock.monotonic, keeps_text=self._log_bodies)
+        sending = Sending(send)
         self._gate.enter()
         try:
-            await while_connected(receive, self._admitted(question, watched, send, record))
+            await while_connected(receive, self._admitted(question, watched, sending, record), sending)
         except ClientGone:
             record.error = "client_gone"
             raise
@@ -148,6 +149,7 @@ class Completing:
                 tenant=question.caller.who,
                 request_id=running.record.request_id,
                 course=watched.course,
+                again=running.admission.again,
             )
             return watched.follow(used)
         return watched.follow(

@@ -32,9 +32,11 @@ from mcp_proxy.bridge.completions import Completions, Course
 from mcp_proxy.bridge.errors import BAD_REQUEST, ChatError
 from mcp_proxy.bridge.tool_results import failed, read_result, words
 from mcp_proxy.core.auth.principal import Principal
-from mcp_proxy.core.calls import Call, CallPath, Progress
+from mcp_proxy.core.calls import CallPath, Progress
+from mcp_proxy.core.routing import Call
 from mcp_proxy.llm.house_offer import Offer, check_rights, offer
 from mcp_proxy.llm.house_round import Round, Use, Uses
+from mcp_proxy.llm.tenancy import Again
 
 ROUNDS = 10
 """Times that the model is asked for one answer; the last time it is not to use tools."""
@@ -67,15 +69,16 @@ class HouseTools:
         self._seconds = seconds
 
     async def stream(
-        self, ask: ChatRequest, principal: Principal, *, tenant: str, request_id: str, course: Course
+        self, ask: ChatRequest, principal: Principal, *, tenant: str, request_id: str, course: Course, again: Again
     ) -> AsyncGenerator[Delta, None]:
         """The answer, with what is used for it; uses of the caller's own tools end it. Raises `ChatError`, at any time.
 
-        ``course`` is that of all rounds together. Closing it ends what is being done, tools included.
+        ``course`` is that of all rounds together; ``again`` lets each but the first go on. Closing it ends what is being
+        done, tools included.
         """
         check_rights(principal)
-        await self._calls.manager.settled()
-        offered = offer(self._calls.manager.catalog, principal, ask)
+        await self._calls.routing.manager.settled()
+        offered = offer(self._calls.routing.manager.catalog, principal, ask)
         ends = self._clock.monotonic() + self._seconds
         asking, uses, whose = _first(ask, offered), Uses(ask, offered.own_names), _Whose(principal, request_id)
         for left in reversed(range(self._rounds)):
@@ -87,6 +90,7 @@ class HouseTools:
             if last or not now.goes_on:
                 yield _end(now, course)
                 return
+            again(asking, course.usage)  # nothing is used for an answer that cannot be
             for use in now.house:
                 yield use.delta
             results: dict[str, ToolResult] = {}
@@ -94,7 +98,7 @@ class HouseTools:
                 async for result in answers:
                     results[result.tool_use_id] = result
                     yield HouseResult(result.tool_use_id, words(result), result.is_error)
-            asking = _next(asking, now, [results[use.id] for use in now.house])
+            asking = again(_next(asking, now, [results[use.id] for use in now.house]), course.usage)
 
     async def _said(self, ask: ChatRequest, now: Round, tenant: str, course: Course) -> AsyncGenerator[Delta, None]:
         """What the model says in one round, without what is not for the caller."""

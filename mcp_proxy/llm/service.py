@@ -90,14 +90,14 @@ FORMATS = {
 
 
 class LlmService:
-    """Everything behind ``/v1``. ``broker`` is what connected clients are found by."""
+    """Everything behind ``/v1``. ``broker`` is what connected clients are found by; None: none are to answer."""
 
     def __init__(
         self,
         spec: LlmSpec,
         settings: Settings,
         *,
-        broker: Broker,
+        broker: Broker | None,
         calls: CallPath,
         gate: Gate,
         tasks: TaskSet,
@@ -109,8 +109,9 @@ class LlmService:
         self._spec = spec
         self._exchange: Exchange = new_exchange(settings.connect_timeout)
         priorities = Priorities(settings.llm_intelligence, settings.llm_speed, settings.llm_cost)
-        sources: dict[str, Source] = {SAMPLING: ConnectedClients(broker, priorities, settings.llm_timeout)}
-        sources.update(self._providers(settings.llm_timeout))
+        sources: dict[str, Source] = dict(self._providers(settings.llm_timeout))
+        if broker is not None:
+            sources[SAMPLING] = ConnectedClients(broker, priorities, settings.llm_timeout)
         aliases = {name: [parse_step(step) for step in steps] for name, steps in spec.models.items()}
         behind: list[Step] = []
         if settings.llm_demo:
@@ -118,7 +119,8 @@ class LlmService:
             behind.append(Step(demo.MODEL, demo.MODEL))
             aliases.setdefault(demo.MODEL, behind)
         self._needs_nobody = bool(behind or spec.providers)
-        routes = Routes(aliases, [one.name for one in spec.providers], behind=behind)
+        providers = [one.name for one in spec.providers]
+        routes = Routes(aliases, providers, sampling=broker is not None, behind=behind)
         self._budgets = Budgets(BudgetFile(settings.state_dir), clock=clock, log=log)
         self.completions = completions = Completions(routes, sources, settings.llm_max_tokens)
         completing = Completing(
@@ -155,7 +157,7 @@ class LlmService:
 
     def ready(self) -> bool:
         """Whether something could answer now: a connected client, or a source that needs no connecting."""
-        return self._needs_nobody or bool(self._broker.lanes)
+        return self._needs_nobody or (self._broker is not None and bool(self._broker.lanes))
 
     async def keep(self) -> None:
         """Keep what tokens have spent of their budgets, until it is cancelled."""

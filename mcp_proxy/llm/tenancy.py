@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 from mcp_proxy.base.clock import Clock
@@ -30,7 +31,7 @@ from mcp_proxy.bridge.errors import (
 )
 from mcp_proxy.core.auth.principal import Principal
 from mcp_proxy.edge.types import Header
-from mcp_proxy.llm.budgets import Budgets
+from mcp_proxy.llm.budgets import Budgets, Reservation
 from mcp_proxy.llm.minute import Minute, Taken
 from mcp_proxy.llm.rate_headers import Standing, rate_headers
 
@@ -74,6 +75,10 @@ class _Caller:
     running: int = 0
 
 
+Again = Callable[[ChatRequest, Usage | None], ChatRequest]
+"""For the next question of a completion, and what it has taken so far: the question as it may be asked; see `Admission.again`."""
+
+
 class Admission:
     """A completion that may run. ``ask`` is what it is to be asked for: the answer is no longer than allowed."""
 
@@ -83,9 +88,13 @@ class Admission:
         question: int,
         held: Sequence[Callable[[int], None]],
         headers: Callable[[str], list[Header]],
+        again: Again,
     ) -> None:
         """``question``: the guess at its tokens. ``held`` are told how many it were in all, once."""
         self.ask = ask
+        self.again = again
+        """Where the model is asked more than once: the next question, for an answer that the budget has. Raises `ChatError`
+        when it is spent."""
         self._question = question
         self._held = held
         self._headers = headers
@@ -101,7 +110,7 @@ class Admission:
         if usage is None:
             tokens = self._question + (estimate(["x" * characters]) if characters else 0)
         else:
-            tokens = max(0, usage.input_tokens) + max(0, usage.output_tokens)
+            tokens = _total(usage)
         for settle in self._held:
             settle(tokens)
 
@@ -175,7 +184,7 @@ class Tenancy:
         counted = principal.tpm is not None or principal.budget_tokens is not None
         question = question_tokens(ask) if counted else 0
         free = self._free(principal, question)
-        answer = _least(ask.max_tokens or GUESS, principal.max_tokens, self._most_tokens, free)
+        answer = self._answer(principal, ask, free)
         left = self._unreserved(principal, free, answer)
         _check_parallel(principal, caller)
         _check_minute(principal, caller, now, question, answer)
@@ -186,21 +195,41 @@ class Tenancy:
             # A client that names a large number to be safe is not to wait for an empty minute each time.
             rest = principal.tpm - caller.tokens.used(now)
             held.append(self._settling(caller.tokens.take(now, min(question + answer, rest))))
+        again: Again = _as_it_is
         if principal.budget_tokens is not None:
             key, expires = budget_of(principal)
-            held.append(self._budgets.reserve(key, question + answer, expires).settle)
+            reservation = self._budgets.reserve(key, question + answer, expires)
+            held.append(reservation.settle)
+            again = partial(self._again, principal, reservation)
         shortened = _shortened(ask, principal.max_tokens, left)
-        return Admission(shortened, question, held, lambda api_name: self.headers(principal, api_name))
+        return Admission(shortened, question, held, lambda api_name: self.headers(principal, api_name), again)
+
+    def _again(self, principal: Principal, ours: Reservation, ask: ChatRequest, used: Usage | None) -> ChatRequest:
+        """See `Admission.again`."""
+        taken = 0 if used is None else _total(used)
+        question = question_tokens(ask)
+        free = self._free(principal, question, taken)
+        answer = self._answer(principal, ask, free)
+        left = self._unreserved(principal, free, answer, ours.tokens)
+        ours.become(taken + question + answer)
+        return _shortened(ask, principal.max_tokens, left)
+
+    def _answer(self, principal: Principal, ask: ChatRequest, free: int | None) -> int:
+        """The guess at the tokens of an answer."""
+        return _least(ask.max_tokens or GUESS, principal.max_tokens, self._most_tokens, free)
 
     def _settling(self, taken: Taken) -> Callable[[int], None]:
         return lambda tokens: taken.settle(self._clock.monotonic(), tokens)
 
-    def _free(self, principal: Principal, question: int) -> int | None:
-        """Tokens that the budget has for an answer, one at least; None without a budget. Raises `ChatError`."""
+    def _free(self, principal: Principal, question: int, taken: int = 0) -> int | None:
+        """Tokens that the budget has for an answer, one at least; None without a budget. Raises `ChatError`.
+
+        ``taken``: by this completion, so far.
+        """
         if principal.budget_tokens is None:
             return None
         key, _ = budget_of(principal)
-        left = principal.budget_tokens - self._budgets.spent(key)
+        left = principal.budget_tokens - self._budgets.spent(key) - taken
         if left <= question:
             text = f"this token's budget of {principal.budget_tokens} tokens is spent"
             if left > 0:
@@ -211,11 +240,11 @@ class Tenancy:
             raise ChatError(OVERLOADED, "as many tokens with a budget as can be counted here have been used")
         return left - question
 
-    def _unreserved(self, principal: Principal, free: int | None, answer: int) -> int | None:
-        """What of ``free`` is not set aside for others, ``answer`` at least. Raises `ChatError`."""
+    def _unreserved(self, principal: Principal, free: int | None, answer: int, ours: int = 0) -> int | None:
+        """What of ``free`` is not set aside for others, ``answer`` at least; ``ours`` is for this one. Raises `ChatError`."""
         if free is None:
             return None
-        left = free - self._budgets.reserved(budget_of(principal)[0])
+        left = free - (self._budgets.reserved(budget_of(principal)[0]) - ours)
         if left < answer:
             text = "what is left of this token's budget may be needed by its completions that run; wait for them"
             raise ChatError(BUDGET_RESERVED, text, retry_after=_SOON)
@@ -258,6 +287,14 @@ def _shortened(ask: ChatRequest, most: int | None, left: int | None) -> ChatRequ
         named.append(left)
     allowed = min(named, default=None)
     return ask if allowed == ask.max_tokens else replace(ask, max_tokens=allowed)
+
+
+def _as_it_is(ask: ChatRequest, _: Usage | None) -> ChatRequest:
+    return ask
+
+
+def _total(usage: Usage) -> int:
+    return max(0, usage.input_tokens) + max(0, usage.output_tokens)
 
 
 def _least(*numbers: int | None) -> int:

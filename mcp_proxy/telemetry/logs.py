@@ -15,17 +15,17 @@ import time
 import traceback
 from collections.abc import MutableMapping
 from types import TracebackType
-from typing import Any, Protocol, TextIO, cast
-
-import structlog
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.json import encode
-from mcp_proxy.settings import Settings
 from mcp_proxy.telemetry.log_feed import LogFeed
 from mcp_proxy.telemetry.log_files import LogFiles
 from mcp_proxy.telemetry.log_stream import LogStream
 from mcp_proxy.telemetry.redact import harmless, redact, redact_text
+
+if TYPE_CHECKING:
+    from mcp_proxy.settings import Settings
 
 FOREIGN = ("hypercorn.error", "aiohttp", "asyncio", "quart.app", "mcp")
 """Libraries' loggers that bring handlers or levels of their own; all others reach the root logger anyway."""
@@ -72,9 +72,11 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
 
     ``stream`` is stderr unless given. To be called once, at the start; a second call replaces the first.
     """
+    import structlog  # Here, because workers import this module, and must stay small.
+
     if settings.log_level == "OFF":
         silent = SilentLogger()
-        _route_foreign(silent)
+        route_foreign(silent)
         return silent
     stream = sys.stderr if stream is None else stream
     terminal = _is_terminal(stream)
@@ -82,7 +84,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
     output = _Output(LogStream(stream))
     chain: list[Any] = [
         _Stamp(clock),
-        _Traceback(always=settings.debug),
+        Traceback(always=settings.debug),
         _Render(console, output),
     ]
     lazy = structlog.wrap_logger(
@@ -99,7 +101,7 @@ def configure(settings: Settings, *, stream: TextIO | None = None, clock: Clock)
             log.error("log_file_not_written", path=str(settings.log_dir), reason=error.strerror or str(error))
 
         output.files = LogFiles(settings.log_dir, clock=clock, on_error=report)
-    _route_foreign(log)
+    route_foreign(log)
     return log
 
 
@@ -145,7 +147,7 @@ class _Stamp:
         return {"timestamp": stamp, "level": level, "event": "", **event}
 
 
-class _Traceback:
+class Traceback:
     """Turns ``exc_info`` into ``exception``: the traceback at level error (or ``always``), else the last line of it."""
 
     def __init__(self, *, always: bool) -> None:
@@ -213,6 +215,8 @@ class _Console:
     """Lines for people. Terminals obey control characters, so that none may pass."""
 
     def __init__(self, *, colors: bool) -> None:
+        import structlog
+
         self._render = structlog.dev.ConsoleRenderer(
             colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
         )
@@ -270,7 +274,8 @@ class _ForeignHandler(logging.Handler):
         write(event, **fields)
 
 
-def _route_foreign(log: Logger) -> None:
+def route_foreign(log: Logger) -> None:
+    """From now on what libraries log goes to ``log``, from level warning upwards."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _ForeignHandler)]:
         root.removeHandler(handler)

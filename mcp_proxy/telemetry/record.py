@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mcp_proxy.telemetry.logs import Logger
 
@@ -11,8 +12,7 @@ SCOPE_KEY = "mcp_proxy.record"
 """Where the edge keeps the record in the ASGI scope."""
 
 
-@dataclass(slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct):
     """What is known of a request so far. ``started`` is monotonic seconds; ``path`` never holds a query."""
 
     request_id: str

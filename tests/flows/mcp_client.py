@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import aiohttp
-from hypercorn.asyncio import serve
 
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.server import _config
+from mcp_proxy.server import server_of
+from mcp_proxy.serving.listeners import Listeners
+from mcp_proxy.serving.terms import Serving
 from tests.flows.inside import Inside, serving
-from tests.harness import eventually, make_token
+from tests.harness import SERVER, WORKERS, eventually, make_token
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -465,9 +466,10 @@ async def reachable(
     servers: Mapping[str, Any] | None = None, *, settle: bool = True, **settings: Any
 ) -> AsyncIterator[House]:
     """`inside.serving`, and a port of the loopback where its application listens."""
-    async with serving(servers, settle=settle, **settings) as inside:
-        config = _config(inside.app.runtime.settings)
-        port = config.bind_now([0], "PORT")
+    async with serving(servers, settle=settle, **{"server": SERVER, "workers": int(WORKERS), **settings}) as inside:
+        runtime = inside.app.runtime
+        listeners = Listeners(runtime.settings.host)
+        port = listeners.listen([0], "PORT")
         end = asyncio.Event()
         failed: list[str] = []
         tasks = TaskSet(lambda name, error: failed.append(f"{name}: {error!r}"))
@@ -482,7 +484,12 @@ async def reachable(
                         return
             await app(scope, receive, send)
 
-        server = tasks.spawn(serve(only_requests, config, shutdown_trigger=end.wait), "server")
+        async def until_stopped() -> None:
+            await end.wait()
+
+        serve = server_of(runtime.settings)
+        how = Serving(only_requests, listeners, until_stopped, tasks, runtime.log, runtime.clock, runtime.ids)
+        server = tasks.spawn(serve(how), "server")
 
         async def stop() -> None:
             """As the program does at a signal."""

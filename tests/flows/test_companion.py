@@ -7,6 +7,7 @@ inside its parts in this process.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -202,11 +203,12 @@ async def has_model(house: House, wanted: bool) -> None:
 async def ask(base: str, text: Any, **more: Any) -> Reply:
     """One completion of an ordinary caller."""
     body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
-    headers = {"Authorization": f"Bearer {make_token()}"}
+    headers = {"Authorization": f"Bearer {make_token()}", "Content-Type": "application/json"}
     timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    data = io.BytesIO(json.dumps(body).encode())
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,
-        session.post(f"{base}/v1/chat/completions", json=body, headers=headers) as answer,
+        session.post(f"{base}/v1/chat/completions", data=data, headers=headers) as answer,
     ):
         return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.read())
 
@@ -276,6 +278,14 @@ async def test_tools_pictures_and_limits_go_all_the_way(house: House, provider: 
     assert provider.asked[0]["max_completion_tokens"] == 50
     assert text_of(seen) == "you said a picture"
     assert provider.asked[1]["messages"][-1]["content"] == [picture]
+
+
+async def test_large_pictures_come_through_also_several_at_once(house: House, provider: Provider) -> None:
+    url = "data:image/png;base64," + "iVBORw0KGgo" * 700_000
+    async with offered(house, provider), asyncio.TaskGroup() as group:
+        asking = [group.create_task(ask(house.base, [{"type": "image_url", "image_url": {"url": url}}])) for _ in "abc"]
+    assert [text_of(one.result()) for one in asking] == ["you said a picture"] * 3
+    assert [body["messages"][-1]["content"][0]["image_url"]["url"] == url for body in provider.asked] == [True] * 3
 
 
 async def test_a_stream_is_a_stream_for_the_caller(house: House, provider: Provider) -> None:

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tests.faults.harness import faulty_stdio
-from tests.harness import ProxyProcess, Reply, eventually, make_token
+from tests.flows.which_server import HTTP2
+from tests.harness import ProxyProcess, Reply, descendants, eventually, make_token
 
 pytestmark = pytest.mark.anyio
 
@@ -118,12 +119,13 @@ class Client:
 
 
 def descriptors(proxy: ProxyProcess) -> int:
-    return len(list((PROC / str(proxy.pid) / "fd").iterdir()))
+    """Of all its processes: with workers, connections are theirs."""
+    return sum(len(list((PROC / str(pid) / "fd").iterdir())) for pid in descendants(proxy.pid))
 
 
 @pytest.mark.skipif(not (PROC / "self" / "fd").is_dir(), reason="open files are counted in /proc")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+@pytest.mark.parametrize("protocol", ["http/1.1", HTTP2])
 async def test_connections_that_clients_have_closed_are_given_back(
     proxies: dict[bool, ProxyProcess], protocol: str, tls: bool
 ):
@@ -138,7 +140,7 @@ async def test_connections_that_clients_have_closed_are_given_back(
     await eventually(lambda: descriptors(proxy) < before + FEW, 1, what="as many files are open as before")
 
 
-@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+@pytest.mark.parametrize("protocol", ["http/1.1", HTTP2])
 async def test_a_connection_whose_client_has_closed_its_own_side_is_ended(
     proxies: dict[bool, ProxyProcess], protocol: str
 ):

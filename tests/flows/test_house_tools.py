@@ -82,6 +82,28 @@ async def test_a_chat_completion_uses_a_tool_of_a_server(place: Place) -> None:
     assert len(place.brain.asked) == 2
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_budget_that_a_round_has_spent_ends_the_answer(place: Place, stream: bool) -> None:
+    messages: Any = [{"role": "user", "content": f"usage 9000 2000\nsay: let me see\n{ECHO}"}]
+
+    async def all_of_it() -> None:
+        answer: Any = await client.chat.completions.create(
+            model="fast", messages=messages, stream=stream, extra_body=WANTED
+        )
+        async for _ in answer:
+            pass
+
+    # A token of its own: budgets are kept by it.
+    async with place.openai(budget_tokens=10_000, jti=f"spends-{stream}") as client:
+        with pytest.raises(openai.APIError) as caught:
+            await all_of_it()
+        assert caught.value.code == "insufficient_quota"
+        assert len(place.brain.asked) == 1
+    lines = place.house.inside.lines(event="completion", error="insufficient_quota")
+    assert (lines[-1]["input_tokens"], lines[-1]["output_tokens"], lines[-1]["streamed"]) == (9000, 2000, stream)
+    assert not place.house.inside.lines(event="tool_call", request_id=lines[-1]["request_id"])
+
+
 async def test_a_stream_shows_it_before_the_words_that_follow(place: Place) -> None:
     async with place.anthropic() as client:
         stream = client.beta.messages.stream(model="fast", max_tokens=99, messages=MESSAGES, extra_body=WANTED)

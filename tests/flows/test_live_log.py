@@ -220,7 +220,7 @@ async def test_a_token_comes_in_a_header_the_query_or_a_subprotocol(proxy: Proxy
     query = f"&token={token}" if way == "query" else ""
     headers = {"Authorization": f"Bearer {token}"} if way == "header" else {}
     protocols = ("mcp-proxy-log", f"bearer.{token}") if way == "subprotocol" else ()
-    url = f"{proxy.base_url}/ws?last=0{query}"
+    url = f"{proxy.base_url}/ws?last=0&tool=count{query}"  # the line of an earlier request may still be to come
     async with proxy.session.ws_connect(url, headers=headers, protocols=protocols) as socket:
         assert socket.protocol == ("mcp-proxy-log" if protocols else None)
         assert token not in str(socket._response.headers)
@@ -256,7 +256,8 @@ async def test_the_stop_of_the_service_ends_connections_without_being_held_up():
     async with ProxyProcess() as made:
         await made.connected("demo")
         headers = {"Authorization": f"Bearer {make_token(**WATCHER)}"}
-        async with made.session.ws_connect(f"{made.base_url}/ws?last=0", headers=headers) as socket:
+        url = f"{made.base_url}/ws?last=0&event=stopping"
+        async with made.session.ws_connect(url, headers=headers) as socket:
             assert await made.terminate(2.5) == 0
             assert (await line_after(socket))["event"] == "stopping"
             end = await socket.receive(PATIENCE)

@@ -5,6 +5,7 @@ What completions are like, with the official clients, is in `tests.llm`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,21 @@ async def test_the_door_is_shut_until_it_is_switched_on() -> None:
             assert "--llm" in error_of(reply, path)["message"]
         assert (await inside.post(CHAT, ASK, token="made-up")).status == 401
         assert "hook" not in await _listed(inside, make_token(scope=SERVER))
+
+
+async def test_where_only_providers_are_to_answer_no_client_is_asked_to(tmp_path: Path) -> None:
+    file = tmp_path / "servers.json"
+    work = {"type": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "k"}
+    file.write_text(json.dumps({"mcpServers": {}, "llm": {"providers": {"work": work}}}))
+    async with serving({}, config=(file,)) as inside:
+        assert "hook" not in await _listed(inside, make_token(scope=SERVER))
+        for path in COMPLETIONS:
+            assert (await inside.post(path, {**ASK, "input": "Hello"})).status == 404
+        assert (await inside.get("/v1/models")).json["data"] == []
+    async with serving({}, config=(file,), llm=True) as inside:
+        assert "hook" in await _listed(inside, make_token(scope=SERVER))
+        for path in COMPLETIONS:
+            assert (await inside.post(path, {**ASK, "input": "Hello"})).status == 503
 
 
 async def test_hook_is_offered_to_those_who_may_serve_models_and_to_nobody_else(llm: Inside) -> None:

@@ -1,30 +1,52 @@
-"""Short forms of the long runs of `tests.soak`: live management under load, over and over, and cut short."""
+"""Short forms of the long runs of `tests.soak`: live management under load, over and over, and cut short.
+
+Each is a process of its own, as it is by hand: they count what their process holds.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
 import pytest
 
-from tests.soak.churn import RUNS
-from tests.soak.editing import soak
-from tests.soak.kills import kill_again_and_again
+from tests.harness import ROOT
 
-pytestmark = pytest.mark.anyio
-
-
-async def test_calls_on_other_servers_do_not_notice_edits_by_files_and_api():
-    report = await soak(seconds=8, rate=100, edits=22, quiet=1, seed=2)
-    assert not report.faults()
-    assert sum(report.made.kinds.values()) == 22
-    assert len(report.busy.seconds) > 500
+LIMIT = 180
+"""Seconds that one run may take; none needs more than a tenth of it where nothing else goes on."""
 
 
-@pytest.mark.parametrize(("form", "cycles"), [("http", 60), ("hasty", 15)])
-async def test_what_the_process_holds_does_not_grow_with_servers_that_come_and_go(form: str, cycles: int):
-    found = await RUNS[form](cycles)
-    assert not found.faults()
+def soaked(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One run, at its end. Raises `TimeoutExpired`."""
+    argv = [sys.executable, "-m", "tests.soak", "--seed", "2", *arguments]
+    process = subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        said, _ = process.communicate(timeout=LIMIT)
+    finally:
+        with suppress(ProcessLookupError):  # with all that it has started
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return subprocess.CompletedProcess(argv, process.returncode, said)
 
 
-async def test_every_answered_change_outlives_kills():
-    found = await kill_again_and_again(2, seed=2)
-    assert not found.faults
-    assert found.answered > 0
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # How fast it is, is not asked here, where other tests run beside it.
+        pytest.param(
+            "edits --seconds 8 --edits 22 --quiet 1 --rate 100 --least-rate 1 --within 60", id="edits by files and API"
+        ),
+        pytest.param("churn --form http --cycles 60", id="servers that come and go"),
+        pytest.param("churn --form hasty --cycles 45", id="servers that go while they come"),
+        pytest.param("kills --kills 2", id="kills amid changes"),
+    ],
+)
+def test_calls_changes_and_what_is_held_are_as_they_should_be(arguments: str) -> None:
+    run = soaked(*arguments.split())
+    assert run.returncode == 0, run.stdout
+    assert run.stdout.endswith("as it should be\n"), run.stdout

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from tests.faults.harness import FaultyCommand, faulty_stdio
-from tests.harness import CLEAN, ROOT, SECRET, alive, descendants, eventually, free_port, make_token
+from tests.harness import CLEAN, ROOT, SECRET, SERVER, alive, descendants, eventually, free_port, make_token
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +78,7 @@ class Program:
 
 def environment(**more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLEAN)}
-    return inherited | {"PYTHONPATH": str(ROOT)} | more
+    return inherited | {"PYTHONPATH": str(ROOT), "MCP_PROXY_SERVER": SERVER} | more
 
 
 @asynccontextmanager

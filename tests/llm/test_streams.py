@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness import eventually
 from tests.llm.brain import counted, long
 from tests.llm.callers import APIS, create, raw
 from tests.llm.conversation import ask
@@ -70,6 +71,15 @@ async def test_a_chat_stream_tells_its_tokens_only_when_asked(kind: Kind) -> Non
         chunk async for chunk in await create(kind.clients, "chat", "say: hello", stream=True, stream_options=options)
     ]
     assert (told[-1].choices, told[-1].usage.total_tokens > 0) == ([], True)
+
+
+@API
+async def test_the_tokens_of_a_stream_are_noted_whether_they_are_told_or_not(kind: Kind, api: str) -> None:
+    stream = await create(kind.clients, api, f"say: counted\nusage 4321 {len(api)}", stream=True)
+    assert [event async for event in stream]
+    noted = {"event": "completion", "streamed": True, "input_tokens": 4321, "output_tokens": len(api)}
+    (line,) = await eventually(lambda: kind.house.inside.lines(**noted), what="the tokens are in the log")
+    assert (line["estimated"], line["error"]) == (False, None)
 
 
 async def test_a_chat_stream_has_one_id_and_ends_with_done(kind: Kind) -> None:

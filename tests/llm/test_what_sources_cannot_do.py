@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
@@ -171,11 +172,20 @@ async def test_a_recording_is_refused_where_an_anthropic_provider_would_have_to_
 
 
 @pytest.mark.anyio
-async def test_a_model_that_no_provider_has_waits_for_a_client_that_may_have_it(providers: dict[str, Kind]) -> None:
-    client = providers["openai"].clients_of(max_retries=0).openai
-    with pytest.raises(openai.InternalServerError) as caught:
-        await client.responses.create(model="gone", input="say: never")
-    assert (caught.value.status_code, caught.value.code) == (503, "hook_not_ready")
+@pytest.mark.parametrize("model", ["gone", "auto", "other/model"])
+async def test_a_model_that_no_provider_has_is_not_there_where_no_client_is_to_answer(
+    providers: dict[str, Kind], model: str
+) -> None:
+    clients = providers["openai"].clients_of(max_retries=0)
+    with pytest.raises(openai.NotFoundError) as caught:
+        await clients.openai.responses.create(model=model, input="say: never")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    with pytest.raises(anthropic.NotFoundError) as other:
+        await clients.anthropic.messages.create(
+            model=model, max_tokens=9, messages=[{"role": "user", "content": "say: never"}]
+        )
+    assert other.value.type == "not_found_error"
+    assert "mcp-external-sampling" not in [one.id async for one in clients.openai.models.list()]
 
 
 PASSED_ON = [(kind, case) for kind in PROVIDERS for case in REFUSED if str(case) in UNREAD[kind]]

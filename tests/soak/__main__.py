@@ -34,6 +34,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     edits.add_argument("--edits", type=int, default=100, help="changes")
     edits.add_argument("--rate", type=float, default=200, help="calls a second")
     edits.add_argument("--least-rate", type=float, default=100, help="calls a second that must be managed")
+    edits.add_argument("--within", type=float, default=1, help="seconds in which the last change must show")
     edits.add_argument(
         "--quiet", type=float, default=10, help="seconds of calls before the first edit, to compare with"
     )
@@ -52,7 +53,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 async def run_edits(given: argparse.Namespace) -> list[str]:
     report = await soak(seconds=given.seconds, rate=given.rate, edits=given.edits, quiet=given.quiet, seed=given.seed)
     show(report)
-    return report.faults(min(given.least_rate, given.rate * 0.95))
+    made = sum(report.made.kinds.values())
+    missing = [] if made == given.edits else [f"{made} of {given.edits} changes were made"]
+    return missing + report.faults(min(given.least_rate, given.rate * 0.95), given.within)
 
 
 async def run_churn(given: argparse.Namespace) -> list[str]:
@@ -67,7 +70,7 @@ async def run_churn(given: argparse.Namespace) -> list[str]:
 async def run_kills(given: argparse.Namespace) -> list[str]:
     found = await kill_again_and_again(given.kills, given.seed)
     print(found)
-    return found.faults
+    return found.faults if found.answered else [*found.faults, "no change was answered"]
 
 
 def show(report: Report) -> None:

@@ -45,15 +45,15 @@ class Report:
     errors: list[dict[str, Any]] = field(default_factory=list)
     """Lines of the log that a change must not leave."""
 
-    def faults(self, least_rate: float = 0) -> list[str]:
-        """What is not as it should be, in words."""
+    def faults(self, least_rate: float, within: float) -> list[str]:
+        """What is not as it should be, in words. ``within``: seconds in which the last change must show."""
         found = [*self.quiet.failures, *self.busy.failures]
         found += [
             f"{times} calls to a changing server: {word}" for word, times in self.others.items() if word not in WELCOME
         ]
         found += [self.stopped] if self.stopped else []
         found += [f"in the log: {line}" for line in self.errors]
-        if self.last_seconds > 1:
+        if self.last_seconds > within:
             found.append(f"the last change took {self.last_seconds:.2f} s to show")
         if self.busy.rate < least_rate:
             found.append(f"only {self.busy.rate:.0f} calls a second were managed")

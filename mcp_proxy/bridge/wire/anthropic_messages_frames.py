@@ -44,13 +44,12 @@ _NO_THREADS = {"details": {"error_code": "thread_unsupported_request", "unsuppor
 
 def error_body(error: ChatError, request_id: str) -> dict[str, Any]:
     """A failure; the parameter to blame goes into the message, since the format has no other place for it."""
-    message = f"{error.param}: {error.message}" if error.param else error.message
     details: Mapping[str, Any] = {} if error.details is None else {"details": error.details}
     if error.param == THREAD and error.details is None:
         details = _NO_THREADS
     return {
         "type": "error",
-        "error": {"type": error.problem.anthropic_type, "message": message, **details},
+        "error": {"type": error.problem.anthropic_type, "message": error.text, **details},
         "request_id": request_id,
     }
 

@@ -2,21 +2,25 @@
 
 Same era: everything passes as it is. A legacy client of a modern upstream is asked round by round (basic/patterns/mrtr).
 A modern client of a legacy upstream is asked through its `OnRequest`, which may hold the call until the client returns.
+What the house answers in a client's place (`Client.house`) never reaches the client, whatever the eras.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
-from mcp_proxy.base.json import Fields, JsonError, decode, decode_fields
-from mcp_proxy.base.protocol import INVALID_REQUEST
+import msgspec
+
+from mcp_proxy.base.json import Fields, JsonError, Raw, decode, decode_fields, encode
+from mcp_proxy.base.protocol import INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_proxy.core.catalog.tool import Tool
-from mcp_proxy.core.upstream.client import PROXY, Client
+from mcp_proxy.core.upstream.client import PROXY, SAMPLING, Client, OnRequest
 from mcp_proxy.core.upstream.deadline import Deadline
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
+from mcp_proxy.core.upstream.house import sampled
 from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.streamable import header_value
@@ -26,22 +30,21 @@ MAX_ROUNDS = 16
 _ROUND_FIELDS = frozenset({"inputResponses", "requestState"})
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True):
     """One request as the upstream shall get it. ``tool`` is set for ``tools/call``."""
 
     method: str
     params: Mapping[str, Any]
     client: Client = PROXY
     tool: Tool | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 async def exchange(link: Link, sending: Sending, attempt: Attempt, deadline: Deadline) -> Fields:
     """The raw result. Raises `RpcError` (the upstream's, or the client's refusal of what it was asked) and `WireError`."""
     headers = _mirrored(link, sending)
     client = sending.client
-    if client.on_message is None and client.on_request is None:
+    if client.on_message is None and client.on_request is None and client.house is None:
         return await link.request(
             sending.method, _params(link, sending.params), attempt, headers=headers, client=client
         )
@@ -56,7 +59,7 @@ async def _rounds(link: Link, sending: Sending, attempt: Attempt, headers: Mappi
     """Ask the upstream, and the client for what the upstream needs, until there is a result."""
     client = sending.client
     params = _params(link, sending.params)
-    loops = link.terms.era is Era.MODERN and client.era is Era.LEGACY and client.on_request is not None
+    modern = link.terms.era is Era.MODERN
     for left in reversed(range(MAX_ROUNDS)):
         try:
             result = await link.request(
@@ -66,16 +69,18 @@ async def _rounds(link: Link, sending: Sending, attempt: Attempt, headers: Mappi
                 headers=headers,
                 client=client,
                 on_message=None if client.on_message is None else relay.message,
-                # Where several clients share the link, nobody can tell whom it means.
-                on_request=relay.ask if client.on_request is not None and client.needs_own_link else None,
+                on_request=relay.ask if relay.can_ask else None,
             )
         except WireError as error:
             raise error if left == MAX_ROUNDS - 1 else _later(error, attempt) from None
-        if not loops or not is_input_required(result):
+        if not modern or not relay.can_answer or not is_input_required(result):
             return result
+        wanted = _input_requests(result)
+        if (rest := relay.not_ours(wanted)) is not None:
+            return _wanting(result, rest)
         if left:
             params = {name: value for name, value in params.items() if name not in _ROUND_FIELDS}
-            params |= await relay.answers(result)
+            params |= await relay.answers(wanted, result.get("requestState"))
     raise WireError(Failure.BAD_REPLY, Phase.STREAMING, f"it asked for input more than {MAX_ROUNDS} times")
 
 
@@ -118,6 +123,28 @@ class _Relay:
         self._deadline = deadline
         self._asking: set[asyncio.Task[Any]] = set()
         self._closed = False
+        house = client.house
+        self._house: OnRequest | None = None if house is None else partial(sampled, house)
+        # Where several clients share the link, nobody can tell whom it means.
+        self._own = client.on_request if client.needs_own_link else None
+        self._by_rounds = client.on_request if client.era is Era.LEGACY else None
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a legacy upstream may ask anything."""
+        return self._own is not None or self._house is not None
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether what a modern upstream needs may be had here, and not only from the client in its next request."""
+        return self._by_rounds is not None or self._house is not None
+
+    def not_ours(self, wanted: Mapping[str, Incoming]) -> Collection[str] | None:
+        """What of it has to be left to the client; None: nothing, all can be had here."""
+        if self._by_rounds is not None:
+            return None
+        rest = [key for key, request in wanted.items() if request.method != SAMPLING]
+        return rest if rest or not wanted else None
 
     def message(self, message: Incoming) -> None:
         """A notification that belongs to the request."""
@@ -128,29 +155,35 @@ class _Relay:
     async def ask(self, request: Incoming) -> Mapping[str, Any]:
         """A request of the upstream's. The call's time stands still meanwhile."""
         task = asyncio.current_task()
-        assert task is not None and self._client.on_request is not None  # noqa: PT018
+        assert task is not None
+        answer = self._house if self._house is not None and request.method == SAMPLING else self._own
+        if answer is None:
+            raise RpcError(METHOD_NOT_FOUND, f"{request.method} is not offered by this client")
         if self._closed:  # it came together with the answer
             raise RpcError(INVALID_REQUEST, "the request that it belongs to has ended")
         self._attempt.forwarded = True
         self._asking.add(task)
         try:
             with self._deadline.paused():
-                return await self._client.on_request(request)
+                return await answer(request)
         finally:
             self._asking.discard(task)
 
-    async def answers(self, result: Fields) -> dict[str, Any]:
-        """The client's answers to an ``input_required`` result: what the next round is sent with."""
-        assert self._client.on_request is not None
-        wanted = _input_requests(result)
+    async def answers(self, wanted: Mapping[str, Incoming], state: Raw | None) -> dict[str, Any]:
+        """The answers to an ``input_required`` result: what the next round is sent with."""
         self._attempt.forwarded = True
         with self._deadline.paused():
             # One after the other: clients show one question at a time.
-            found = {key: await self._client.on_request(request) for key, request in wanted.items()}
+            found = {key: await self._answer(request) for key, request in wanted.items()}
         more: dict[str, Any] = {"inputResponses": found}
-        if "requestState" in result:
-            more["requestState"] = result["requestState"]
+        if state is not None:
+            more["requestState"] = state
         return more
+
+    async def _answer(self, request: Incoming) -> Mapping[str, Any]:
+        answer = self._house if self._house is not None and request.method == SAMPLING else self._by_rounds
+        assert answer is not None, "what is not ours is left to the client"
+        return await answer(request)
 
     def close(self) -> None:
         """The request has ended: whatever the client is still asked for it is of no use any more."""
@@ -167,6 +200,14 @@ def _input_requests(result: Fields) -> dict[str, Incoming]:
         raise WireError(
             Failure.BAD_REPLY, Phase.STREAMING, "it asked for input in a form that cannot be read"
         ) from None
+
+
+def _wanting(result: Fields, rest: Collection[str]) -> Fields:
+    """An ``input_required`` result that asks for no more than these; servers ask again for what they did not get."""
+    if "inputRequests" not in result:
+        return result
+    wanted = decode_fields(result["inputRequests"])
+    return {**result, "inputRequests": Raw(encode({key: wanted[key] for key in rest}))}
 
 
 def _input_request(fields: Fields) -> Incoming:

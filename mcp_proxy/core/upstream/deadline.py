@@ -19,14 +19,9 @@ class Deadline:
         self._since = 0.0
         self._scopes: list[asyncio.Timeout] = []
 
-    @contextmanager
-    def limits(self, scope: asyncio.Timeout) -> Iterator[None]:
-        """Keep ``scope``, which has been entered with `at`, in step with the deadline."""
-        self._scopes.append(scope)
-        try:
-            yield
-        finally:
-            self._scopes.remove(scope)
+    def limits(self, scope: asyncio.Timeout) -> _Limited:
+        """A context that keeps ``scope``, which has been entered with `at`, in step with the deadline."""
+        return _Limited(self._scopes, scope)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -48,3 +43,19 @@ class Deadline:
         for scope in self._scopes:
             if not scope.expired():
                 scope.reschedule(when)
+
+
+class _Limited:
+    """``scope`` is one of the deadline's scopes meanwhile. Every call has one: a generator would cost it more."""
+
+    __slots__ = ("_scope", "_scopes")
+
+    def __init__(self, scopes: list[asyncio.Timeout], scope: asyncio.Timeout) -> None:
+        self._scopes = scopes
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._scopes.append(self._scope)
+
+    def __exit__(self, *_: object) -> None:
+        self._scopes.remove(self._scope)

@@ -9,10 +9,12 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
 from mcp_proxy.core.admission.guard import AddressGuard
+from mcp_proxy.core.upstream.answering import LARGEST
 from mcp_proxy.core.upstream.child import child_environment
 from mcp_proxy.core.upstream.client import PROXY, Client, OnIncoming
 from mcp_proxy.core.upstream.exchanges import new_exchange
@@ -35,7 +37,8 @@ def _unguarded(_: ServerSpec) -> AddressGuard | None:
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Opens links. ``connect_timeout`` is in seconds, ``max_result`` in bytes.
+    """Opens links. ``connect_timeout`` is in seconds, ``max_result`` in bytes, and so is ``max_question``, which holds for what is
+    asked over streamable HTTP.
 
     ``guarded`` gives the guard for the addresses of a server that came over the API, None for any other.
     """
@@ -45,6 +48,7 @@ class Dialer:
     guardian: Guardian
     tasks: TaskSet
     guarded: Callable[[ServerSpec], AddressGuard | None] = _unguarded
+    max_question: int = LARGEST
 
     async def dial_for(
         self,
@@ -58,23 +62,25 @@ class Dialer:
         return await self._dial(spec, transport, on_incoming, on_stderr, client)
 
     async def dial(
-        self, spec: ServerSpec, on_incoming: OnIncoming, on_stderr: Callable[[str], None]
+        self, spec: ServerSpec, on_incoming: OnIncoming, on_stderr: Callable[[str], None], base: Client = PROXY
     ) -> tuple[Link, Transport]:
         """Connect and negotiate; the link and the transport it turned out to be. Raises `WireError`, `RpcError`.
 
-        ``on_stderr`` takes the lines that a command writes to its stderr.
+        ``on_stderr`` takes the lines that a command writes to its stderr. ``base``: whom the link speaks for where it
+        speaks for no client in particular.
         """
         listeners = (on_incoming, on_stderr)
         if spec.transport is not Transport.AUTO:
-            return await self._dial(spec, spec.transport, *listeners), spec.transport
+            return await self._dial(spec, spec.transport, *listeners, base=base), spec.transport
         try:
-            return await self._dial(spec, Transport.STREAMABLE_HTTP, *listeners), Transport.STREAMABLE_HTTP
+            link = await self._dial(spec, Transport.STREAMABLE_HTTP, *listeners, base=base)
+            return link, Transport.STREAMABLE_HTTP
         except (WireError, RpcError) as error:
             if not _may_be_sse(error):
                 raise
             first = error
         try:
-            return await self._dial(spec, Transport.SSE, *listeners), Transport.SSE
+            return await self._dial(spec, Transport.SSE, *listeners, base=base), Transport.SSE
         except (WireError, RpcError):
             raise first from None
 
@@ -85,6 +91,7 @@ class Dialer:
         on_incoming: OnIncoming,
         on_stderr: Callable[[str], None],
         client: Client = PROXY,
+        base: Client = PROXY,
     ) -> Link:
         reach = spec.connect_timeout or self.connect_timeout
         allowed = spec.connect_timeout or _STDIO_START if transport is Transport.STDIO else reach * 2
@@ -95,8 +102,8 @@ class Dialer:
                 await self._open(wire, spec)
                 modern = transport is not Transport.SSE
                 probe = min(_PROBE, allowed / 2)
-                terms = await negotiate(wire, probe_timeout=probe, modern_possible=modern, client=client)
-                return Link(wire, terms)
+                terms = await negotiate(wire, probe_timeout=probe, modern_possible=modern, client=client, base=base)
+                return Link(wire, terms, base)
         except BaseException as error:
             if wire is not None:
                 await wire.close()
@@ -122,7 +129,8 @@ class Dialer:
                 on_stderr=on_stderr,
             )
         assert spec.url is not None
-        make = SseWire if transport is Transport.SSE else StreamableHttpWire
+        sse = transport is Transport.SSE
+        make = SseWire if sse else partial(StreamableHttpWire, max_question=self.max_question)
         return make(
             new_exchange(reach, self.guarded(spec)), spec.url, spec.headers,
             max_result=self.max_result, tasks=self.tasks, on_incoming=on_incoming,

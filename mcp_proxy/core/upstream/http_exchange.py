@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +29,8 @@ _EYEBALLS = 0.25
 """Seconds after which another address is tried beside one that does not answer (RFC 8305)."""
 _REPEATABLE = frozenset({"GET", "DELETE"})
 """Methods that may be sent again when a kept connection turns out to be dead (RFC 9110 §9.2.2)."""
-_OURS = "User-Agent: mcp-proxy-api\r\nAccept-Encoding: identity\r\n"
+_OURS = {"user-agent": "\r\nUser-Agent: mcp-proxy-api", "accept-encoding": "\r\nAccept-Encoding: identity"}
+"""What a request says unless it says otherwise itself."""
 
 Key = tuple[str, str, int]
 
@@ -50,7 +51,7 @@ class HttpExchange:
     def __init__(self, connect_timeout: float, guard: AddressGuard | None = None) -> None:
         self._connect_timeout = connect_timeout
         self._guard = guard
-        self._free: dict[Key, deque[Connection]] = {}
+        self._free: dict[Key, deque[Connection]] = defaultdict(deque)
         self._all: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -71,9 +72,9 @@ class HttpExchange:
             try:
                 return await self._ask(connection, head, body, attempt)
             except Gone as gone:
-                if method not in _REPEATABLE:
+                if method not in _REPEATABLE or self._closed:
                     raise gone.error from None
-                attempt.phase = Phase.NOT_SENT
+                attempt.phase = Phase.NOT_SENT  # as good as
         try:
             return await self._ask(await self._connected(target), head, body, attempt)
         except Gone as gone:
@@ -83,7 +84,7 @@ class HttpExchange:
         attempt.phase = Phase.SENT
         answer = connection.send(head, body, attempt)
         try:
-            await answer.begun()
+            await answer.beginning()
         except BaseException:
             connection.abort()
             raise
@@ -102,11 +103,14 @@ class HttpExchange:
 
     def free(self, connection: Connection) -> None:
         """See `Owner.free`."""
+        if self._closed:
+            return connection.abort()
         loop = asyncio.get_running_loop()
         connection.since = loop.time()
-        self._free.setdefault(connection.key, deque()).append(connection)
-        if self._sweep is None and not self._closed:
+        self._free[connection.key].append(connection)
+        if self._sweep is None:
             self._sweep = loop.call_later(KEEP_ALIVE, self._drop_old)
+        return None
 
     def ended(self, connection: Connection) -> None:
         """See `Owner.ended`."""
@@ -142,7 +146,8 @@ class HttpExchange:
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await self._connect(target)
-        except (OSError, ValueError) as error:  # `TimeoutError` and TLS's errors are some of them
+        # `TimeoutError` and TLS's errors are some of them; uvloop raises `RuntimeError` for some that are the system's.
+        except (OSError, ValueError, RuntimeError) as error:
             raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _reason(error)) from None
 
     async def _connect(self, target: _Target) -> Connection:
@@ -157,9 +162,9 @@ class HttpExchange:
             info for address in addresses for info in await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
         ]
         plain = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_EYEBALLS, interleave=1, loop=loop)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(target.key, self)
         try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if scheme == "https":
                 await loop.create_connection(
                     lambda: connection, sock=plain, ssl=_context(), server_hostname=host.rstrip(".")
@@ -167,11 +172,14 @@ class HttpExchange:
             else:
                 await loop.create_connection(lambda: connection, sock=plain)
         except BaseException:
+            connection.abort()  # first: closing the socket beneath a transport leaves the loop with a dead descriptor
             plain.close()
             raise
         if self._closed:
             connection.abort()
             raise WireError(Failure.LOST, Phase.NOT_SENT, "the connection has been closed")
+        if not connection.usable:
+            raise WireError(Failure.LOST, Phase.NOT_SENT, "the connection was closed as soon as it was made")
         self._all.add(connection)
         return connection
 
@@ -195,12 +203,20 @@ def _target(url: str) -> _Target:
 
 def _head(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
     """Request line and headers (RFC 9112 §3). Raises `ValueError` for a header that would be several."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = "\r\n".join(["", *map(": ".join, headers.items())])
     if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
         raise ValueError("a header holds a line break or a NUL")
-    host = "" if any(name.lower() == "host" for name in headers) else f"Host: {target.host_header}\r\n"
-    length = "" if body is None and method != "POST" else f"Content-Length: {len(body or b'')}\r\n"
-    return f"{method} {target.path} HTTP/1.1\r\n{host}{_OURS}{length}{lines}\r\n".encode()
+    own = _own_lines(tuple(headers), target.host_header)
+    length = "" if body is None and method != "POST" else f"\r\nContent-Length: {len(body or b'')}"
+    return f"{method} {target.path} HTTP/1.1{own}{length}{lines}\r\n\r\n".encode()
+
+
+@lru_cache(maxsize=1024)
+def _own_lines(names: tuple[str, ...], host: str) -> str:
+    """What is added to headers of these names; those of an upstream's requests are always the same few."""
+    given = {name.lower() for name in names}
+    lines = {"host": f"\r\nHost: {host}"} | _OURS
+    return "".join([line for name, line in lines.items() if name not in given])
 
 
 @lru_cache(maxsize=1)

@@ -44,16 +44,19 @@ LISTS = {
 
 
 def _modern_meta(version: str, client: Client) -> dict[str, Any]:
-    meta = {META_VERSION: version, META_CLIENT_INFO: client.info, META_CLIENT_CAPABILITIES: client.capabilities}
+    meta = {META_VERSION: version, META_CLIENT_INFO: client.info, META_CLIENT_CAPABILITIES: client.declared}
     if client.log_level is not None:
         meta[META_LOG_LEVEL] = client.log_level
     return meta
 
 
-async def negotiate(wire: Wire, *, probe_timeout: float, modern_possible: bool = True, client: Client = PROXY) -> Terms:
+async def negotiate(
+    wire: Wire, *, probe_timeout: float, modern_possible: bool = True, client: Client = PROXY, base: Client = PROXY
+) -> Terms:
     """Find out what the upstream speaks: modern if it does, else the legacy handshake. Sets ``wire.terms``.
 
-    For a ``client`` of its own the link has to be a legacy one, and says who that client is.
+    For a ``client`` of its own the link has to be a legacy one, and says who that client is. One that is shared speaks for
+    ``base``.
 
     Raises `WireError`, `RpcError`. A server that ignores the probe (or is slow to start) is asked again the legacy way
     after ``probe_timeout`` seconds.
@@ -62,14 +65,14 @@ async def negotiate(wire: Wire, *, probe_timeout: float, modern_possible: bool =
         wire.terms = await _handshake(wire, client)
         await wire.notify("notifications/initialized")
         return wire.terms
-    if modern_possible and (terms := await _probe(wire, probe_timeout)) is not None:
+    if modern_possible and (terms := await _probe(wire, probe_timeout, base)) is not None:
         wire.terms = terms
         return terms
     try:
-        wire.terms = await _handshake(wire, PROXY)
+        wire.terms = await _handshake(wire, base)
     except RpcError as error:
         # It began to answer the probe after we gave up on it: now it insists on its own era.
-        if error.code != UNSUPPORTED_VERSION or (terms := await _probe(wire, probe_timeout * 4)) is None:
+        if error.code != UNSUPPORTED_VERSION or (terms := await _probe(wire, probe_timeout * 4, base)) is None:
             raise
         wire.terms = terms
         return terms
@@ -77,11 +80,11 @@ async def negotiate(wire: Wire, *, probe_timeout: float, modern_possible: bool =
     return wire.terms
 
 
-async def _probe(wire: Wire, timeout: float) -> Terms | None:
+async def _probe(wire: Wire, timeout: float, base: Client) -> Terms | None:
     """Ask ``server/discover``; None means "not modern, as far as one can tell"."""
     try:
         async with asyncio.timeout(timeout):
-            result = await _discover(wire)
+            result = await _discover(wire, base)
     except (RpcError, TimeoutError):
         return None
     except WireError as error:
@@ -99,9 +102,9 @@ async def _probe(wire: Wire, timeout: float) -> Terms | None:
     )
 
 
-async def _discover(wire: Wire) -> dict[str, Any]:
+async def _discover(wire: Wire, base: Client) -> dict[str, Any]:
     """Ask once, and once more when the refusal names the very version that was asked with."""
-    out = Outgoing("server/discover", {"_meta": _modern_meta(LATEST_MODERN, PROXY)}, cancellable=False)
+    out = Outgoing("server/discover", {"_meta": _modern_meta(LATEST_MODERN, base)}, cancellable=False)
     try:
         return _object(await wire.request(out, Attempt()))
     except RpcError as error:
@@ -146,11 +149,13 @@ def _text(value: object) -> str | None:
 class Link:
     """An upstream that can be talked to. Does not reconnect: see `upstream`."""
 
-    def __init__(self, wire: Wire, terms: Terms) -> None:
+    def __init__(self, wire: Wire, terms: Terms, base: Client = PROXY) -> None:
+        """``base``: whom requests of no client in particular are for. One that can be asked is asked on behalf of all."""
         self.wire = wire
         self.terms = terms
+        self._base = base
         self._modern = terms.era is Era.MODERN
-        self._meta = Raw(encode(_modern_meta(terms.version, PROXY))) if self._modern else None
+        self._meta = Raw(encode(_modern_meta(terms.version, base))) if self._modern else None
         self._askable: list[OnRequest] = []
         wire.on_request = self._asked
 
@@ -191,13 +196,22 @@ class Link:
     def _modern_params(self, params: Mapping[str, Any], client: Client) -> Mapping[str, Any]:
         """``params`` with what every modern request says of its client."""
         own = params.get("_meta")
-        if client is PROXY and not own:
+        if client is PROXY:
+            client = self._base
+        if client is self._base and not own:
             return {**params, "_meta": self._meta}
         kept = own if isinstance(own, Mapping) else {}
         return {**params, "_meta": {**kept, **_modern_meta(self.terms.version, client)}}
 
+    @property
+    def asks(self) -> bool:
+        """Whether a legacy upstream may ask something on a shared link, also where no request of ours is."""
+        return not self._modern and self._base.on_request is not None
+
     async def _asked(self, request: Incoming) -> Mapping[str, Any]:
         """A request of the upstream's that does not say what it belongs to: on a link of one client, the latest it made."""
+        if self._base.on_request is not None:
+            return await self._base.on_request(request)
         if not self._askable:
             raise RpcError(METHOD_NOT_FOUND, f"{request.method} is not offered by this client")
         return await self._askable[-1](request)
@@ -249,7 +263,8 @@ class Link:
             wanted = {f"{kind}ListChanged": True for kind in changes}
             await self.request("subscriptions/listen", {"notifications": wanted}, Attempt())
             return True
-        if isinstance(self.wire, StreamableHttpWire) and (changes or self.terms.declares("resources", "subscribe")):
+        wanted_open = changes or self.terms.declares("resources", "subscribe") or self.asks
+        if isinstance(self.wire, StreamableHttpWire) and wanted_open:
             await self.wire.stream()
             return True
         return False

@@ -6,7 +6,6 @@ Transport framing is in `sse` and `framing`, the meaning of methods is in `link`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -31,8 +30,7 @@ class _Envelope(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Envelope)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer: exactly one of ``result`` (always an object in MCP) and ``error`` is set."""
 
     id: int | str | None
@@ -40,8 +38,7 @@ class Reply:
     error: RpcError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """A request (``id`` set) or notification from the upstream."""
 
     method: str

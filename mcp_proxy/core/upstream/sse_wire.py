@@ -38,7 +38,7 @@ class SseWire:
         self._headers = dict(headers)
         self._max = max_result
         self._tasks = tasks
-        self._send_back = Posting(tasks, self._post_quietly)
+        self._send_back = Posting(tasks, self._answer)
         self._calls = Correlator(on_incoming, self._send_back, tasks)
         self._response: Response | None = None
         self._endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -150,12 +150,8 @@ class SseWire:
         """See `Wire.notify`."""
         await self._post(messages.notification(method, params), Attempt())
 
-    async def _post_quietly(self, body: bytes) -> None:
-        try:
-            async with asyncio.timeout(5):
-                await self._post(body, Attempt())
-        except (WireError, TimeoutError):
-            pass
+    async def _answer(self, body: bytes) -> None:
+        await self._post(body, Attempt())
 
     async def close(self) -> None:
         """End the stream and all connections."""

@@ -19,7 +19,7 @@ from mcp_proxy.base.json import Fields, JsonError
 from mcp_proxy.base.protocol import LATEST_MODERN
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
-from mcp_proxy.core.upstream.answering import Answering, Posting
+from mcp_proxy.core.upstream.answering import LARGEST, Answering, Posting
 from mcp_proxy.core.upstream.client import OnIncoming, OnRequest
 from mcp_proxy.core.upstream.exchange import Exchange, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
@@ -45,6 +45,7 @@ _SESSION_WORDS = re.compile(
     r"(?: provided)?|mcp-session-id header is required)\W*",
     re.IGNORECASE,
 )
+_BUSY = (429, 503)
 _CLEANUP_TIMEOUT = 5.0
 _SHORTEST_POLL, _LONGEST_POLL = 50, 30_000
 """Milliseconds between looks at a stream that ended early, whatever the server wishes."""
@@ -81,7 +82,9 @@ class StreamableHttpWire:
         max_result: int,
         tasks: TaskSet,
         on_incoming: OnIncoming,
+        max_question: int = LARGEST,
     ) -> None:
+        """``max_result`` and ``max_question`` are bytes: of what the upstream answers, and of what it asks."""
         self._exchange = exchange
         self._url = url
         self._fixed = {
@@ -92,7 +95,7 @@ class StreamableHttpWire:
         self._max = max_result
         self._tasks = tasks
         self._on_incoming = on_incoming
-        self._answering = Answering(tasks, Posting(tasks, self._post_quietly))
+        self._answering = Answering(tasks, Posting(tasks, self._post), largest=max_question)
         self.on_request: OnRequest | None = None
         self._ids = itertools.count(1)
         self._progress: dict[int, OnIncoming] = {}
@@ -250,9 +253,8 @@ class StreamableHttpWire:
             )
         if refused is not None:
             return refused
-        if status in (429, 503):
-            wait = _retry_after(response.header("Retry-After"))
-            return WireError(Failure.BUSY, Phase.STREAMING, f"HTTP {status}", status=status, retry_after=wait)
+        if status in _BUSY:
+            return _busy(response, Phase.STREAMING)
         text = f"HTTP {status}"
         if 300 <= status < 400:
             text += ": redirects are not followed; configure the URL it points to"
@@ -279,6 +281,8 @@ class StreamableHttpWire:
         out = Outgoing(method, {})
         response = await self._exchange.open("POST", self._url, self._headers(out), body, Attempt())
         await response.close()
+        if response.status in _BUSY:
+            raise _busy(response, Phase.SENT)
         if response.status >= 400:
             raise WireError(Failure.HTTP, Phase.SENT, f"HTTP {response.status}", status=response.status)
 
@@ -358,6 +362,11 @@ def _session_unknown(status: int, refused: RpcError | None) -> bool:
         and refused.code in _SESSION_CODES
         and _SESSION_WORDS.fullmatch(refused.message) is not None
     )
+
+
+def _busy(response: Response, phase: Phase) -> WireError:
+    wait = _retry_after(response.header("Retry-After"))
+    return WireError(Failure.BUSY, phase, f"HTTP {response.status}", status=response.status, retry_after=wait)
 
 
 def _retry_after(text: str) -> float | None:

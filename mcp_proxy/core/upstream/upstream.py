@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.json import Fields
@@ -21,12 +24,13 @@ from mcp_proxy.core.catalog.offer import Offer, Withheld, adopt_offer
 from mcp_proxy.core.upstream.backoff import Backoff
 from mcp_proxy.core.upstream.breaker import Breaker, BreakerState
 from mcp_proxy.core.upstream.bulkhead import Bulkhead
-from mcp_proxy.core.upstream.client import Client
+from mcp_proxy.core.upstream.client import PROXY, Client, House
 from mcp_proxy.core.upstream.crossing import Sending, exchange
 from mcp_proxy.core.upstream.deadline import Deadline
 from mcp_proxy.core.upstream.dial import Dialer
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.followed import Followed
+from mcp_proxy.core.upstream.house import Desk
 from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.listing import Profiles, sift
 from mcp_proxy.core.upstream.messages import Incoming
@@ -46,6 +50,9 @@ _GIVE_UP = 10
 _POKE_GAP = 1.0
 """Seconds between attempts that calls to a server that is down may bring forward."""
 _RELISTEN = 30.0
+_RELISTEN_SOON = 1.0
+"""Seconds before the stream of announcements is opened again; soon where questions are lost without it, and later each
+time that it does not last."""
 _GONE = (Failure.UNREACHABLE, Failure.LOST, Failure.SESSION_LOST)
 """Failures after which a link is of no use any more."""
 _REFUSED_ERA = (400, 404, 405, 406, 415)
@@ -56,6 +63,8 @@ _CHANGES = {
     "notifications/resources/list_changed": "resources",
 }
 KINDS = frozenset(_CHANGES.values())
+_ALONE = nullcontext()
+"""Of calls that cannot be taken for one another, since nothing is asked where they are."""
 
 
 class State(StrEnum):
@@ -103,8 +112,13 @@ class Upstream:
         watcher: Watcher,
         queue_limit: int,
         health_interval: float,
+        house: House | None = None,
     ) -> None:
+        """``house`` makes completions for the server where clients cannot; None: nobody does."""
         self.spec = spec
+        self._house = house
+        self._desk = None if house is None else Desk(house)
+        self._base = PROXY if self._desk is None else self._desk.client
         self._dialer = dialer
         self._clock = clock
         self._random = random
@@ -233,6 +247,8 @@ class Upstream:
 
         Raises `RpcError` (the upstream's own answer) and `WireError` (``attempt.phase`` says how far it got).
         """
+        if self._house is not None:
+            sending = replace(sending, client=self._told(sending.client))
         try:
             async with asyncio.timeout_at(deadline.at) as scope, self.bulkhead:
                 with deadline.limits(scope):
@@ -255,7 +271,8 @@ class Upstream:
                 link = await self._link_of(sending.client, shared)
                 if link is not shared and sending.client.key is not None:
                     self._profiles.set_apart(sending.client.key)
-            result = await exchange(link, sending, attempt, deadline)
+            with self._desk.serving(attempt, deadline) if self._desk and link is shared else _ALONE:
+                result = await exchange(link, sending, attempt, deadline)
         except RpcError as error:
             self._answered(started, attempt)
             if error.code == UNSUPPORTED_VERSION and link is shared:
@@ -272,6 +289,10 @@ class Upstream:
                 self.breaker.ended()
         self._answered(started, attempt)
         return result
+
+    def _told(self, client: Client) -> Client:
+        """The client as this server gets to know it."""
+        return self._base if client is PROXY else client.housed(self._house)
 
     async def _link_of(self, client: Client, shared: Link) -> Link:
         """The same era as the client's where the upstream speaks it; where it does not, the shared link, across eras.
@@ -351,6 +372,7 @@ class Upstream:
             await self._profiles.learn(client, lambda: self.offer)
 
     async def _list_for(self, client: Client) -> Offer | None:
+        client = self._told(client)
         try:
             async with asyncio.timeout(_LIST_TIMEOUT):
                 shared = self._admit()
@@ -412,7 +434,7 @@ class Upstream:
         self._wake.clear()
         self._reopen = None
         try:
-            link, self._transport = await self._dialer.dial(self.spec, self._incoming, self._stderr)
+            link, self._transport = await self._dialer.dial(self.spec, self._incoming, self._stderr, self._base)
         except (WireError, RpcError) as error:
             self._lost(_reason(error))
         else:
@@ -588,7 +610,9 @@ class Upstream:
 
     async def _listen(self, link: Link) -> None:
         """Hold the stream of announcements open; when it ends early, see whether the server is still there."""
+        pause = soon = _RELISTEN_SOON if link.asks else _RELISTEN
         while True:
+            opened = self._clock.monotonic()
             try:
                 if not await link.listen():
                     return
@@ -599,7 +623,10 @@ class Upstream:
                     return
             self._last_answer = 0.0
             self._wake.set()
-            await asyncio.sleep(_RELISTEN * (0.5 + self._random()))
+            lasted = self._clock.monotonic() - opened >= _RELISTEN
+            pause = soon if lasted else pause
+            await asyncio.sleep(pause * (0.5 + self._random()))
+            pause = min(pause * 2, _RELISTEN)
 
     def _listener_failed(self, name: str, error: BaseException) -> None:
         self._task_failed(name, error)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from mcp_proxy.base.json import Fields, JsonError, Raw, decode, decode_fields
 from mcp_proxy.base.protocol import META_SUBSCRIPTION_ID
@@ -28,8 +30,7 @@ _MAY_STILL_LOG = 30.0
 """Seconds for which a request that nobody waits for is taken to be at work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """One request. ``headers`` go along where the transport has any.
 
     ``on_message`` gets what arrives before the answer: progress, if that is wanted, and log messages, where the
@@ -39,7 +40,7 @@ class Outgoing:
 
     method: str
     params: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     on_message: OnIncoming | None = None
     on_request: OnRequest | None = None
     progress: bool = True

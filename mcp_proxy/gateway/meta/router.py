@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from mcp_proxy.base.errors import ProxyError
 from mcp_proxy.core.auth.principal import Principal, Scope

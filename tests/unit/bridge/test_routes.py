@@ -47,6 +47,14 @@ def test_where_no_client_may_answer_an_unknown_name_is_not_found(name: str) -> N
     assert (raised.value.problem, raised.value.param) == (MODEL_NOT_FOUND, "model")
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("fast", True), ("work/gpt-x", True), (EXTERNAL, True), ("auto", False), ("", False), ("other/model", False)],
+)
+def test_a_name_of_ours_is_told_from_one_that_a_client_may_know(name: str, known: bool) -> None:
+    assert Routes(ALIASES, ["work"]).knows(name) is known
+
+
 def test_the_models_that_are_listed() -> None:
     assert Routes(ALIASES, ["work"]).names == ("fast", EXTERNAL)
     assert Routes(ALIASES, ["work"], sampling=False).names == ("fast",)

@@ -28,7 +28,7 @@ from mcp_proxy.base.json import Fields, Raw, decode_fields
 from mcp_proxy.config.model import RetryRules, ServerSpec
 from mcp_proxy.core.audit import AuditEvent
 from mcp_proxy.core.auth.principal import Principal, Scope
-from mcp_proxy.core.calls import About, Call, CallPath, Outcome, Progress, UpstreamRefusal
+from mcp_proxy.core.calls import CallPath, Outcome, Progress, UpstreamRefusal
 from mcp_proxy.core.catalog.item import Prompt
 from mcp_proxy.core.catalog.naming import decide
 from mcp_proxy.core.catalog.offer import Offer, adopt_offer
@@ -38,6 +38,7 @@ from mcp_proxy.core.catalog.tool import Tool
 from mcp_proxy.core.limits import Gate, MemoryRateLimiter
 from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.retry import RetryBudgets
+from mcp_proxy.core.routing import About, Call, Routing
 from mcp_proxy.core.upstream.client import PROXY, Client
 from mcp_proxy.core.upstream.crossing import Sending
 from mcp_proxy.core.upstream.deadline import Deadline
@@ -148,7 +149,7 @@ class Path:
         self.gate, self.notes, self.progress = Gate(limit), Notes(), Progress()
         clock = FakeClock()
         self.path = CallPath(
-            cast(McpClientManager, self.manager), self.gate, MemoryRateLimiter(clock), self.notes, clock,
+            Routing(cast(McpClientManager, self.manager)), self.gate, MemoryRateLimiter(clock), self.notes, clock,
             random=lambda: 0.0, call_timeout=60, budgets=RetryBudgets(clock),
         )  # fmt: skip
 

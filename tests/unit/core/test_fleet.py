@@ -55,3 +55,24 @@ async def test_a_stop_of_everything_does_not_cut_short_the_end_of_removed_server
         await tasks.close()
     assert [name for name, one in every.items() if not one.ended] == []
     assert not failures
+
+
+async def test_a_server_gets_a_new_connection_when_what_that_is_tied_to_changes() -> None:
+    tasks = TaskSet(lambda *_: None)
+    fleet = Fleet(
+        [server("a"), server("b"), server("c", group="special")],
+        make=lambda spec: cast(Upstream, Taking(spec)),
+        tasks=tasks,
+        drain=10,
+        tied=lambda spec: spec.group == "special",
+    )
+    changes = fleet.apply([server("a", group="special"), server("b", group="usual"), server("c")])
+    assert (changes.replaced, changes.changed) == (("a", "c"), ("b",))
+    await tasks.close()
+
+
+class Taking(Slow):
+    """One that can stand in for another."""
+
+    def take_over(self, old: Upstream) -> None:
+        return

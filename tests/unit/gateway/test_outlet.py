@@ -69,8 +69,13 @@ async def test_a_reader_too_many_messages_behind_loses_the_stream() -> None:
 
 async def test_a_reader_too_many_bytes_behind_loses_the_stream() -> None:
     outlet = Outlet()
-    assert [outlet.send(b"x" * 60), outlet.send(b"x" * 60)] == [True, False]
+    assert [outlet.send(b"x" * 60) for _ in range(3)] == [True, True, False]
     assert outlet.overrun
+
+
+async def test_a_large_message_that_waits_does_not_make_those_behind_it_too_many() -> None:
+    outlet = Outlet()
+    assert [outlet.send(b"x" * 1000), outlet.send(b"y" * 100), outlet.send(b"z")] == [True, True, False]
 
 
 async def test_bytes_that_have_left_no_longer_count() -> None:
@@ -94,22 +99,23 @@ async def test_a_patient_sender_waits_for_room() -> None:
         sent.append(await outlet.send_patiently(message))
 
     async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
-        for number in range(3):
+        for number in range(4):
             group.create_task(send(b"%d" % number * 60))
-        await settle(lambda: sent)
-        assert sent == [True]
-        assert [await outlet.next() for _ in range(3)] == [b"0" * 60, b"1" * 60, b"2" * 60]
-    assert sent == [True] * 3
+        await settle(lambda: len(sent) == 2)
+        assert sent == [True, True]
+        assert [await outlet.next() for _ in range(4)] == [b"0" * 60, b"1" * 60, b"2" * 60, b"3" * 60]
+    assert sent == [True] * 4
     assert not outlet.closed
 
 
 async def test_a_patient_sender_is_told_when_the_outlet_closes() -> None:
     outlet = Outlet()
+    outlet.send(b"x")
     outlet.send(b"x" * 90)
     asyncio.get_running_loop().call_soon(outlet.close)
     async with asyncio.timeout(LIMIT):
         assert await outlet.send_patiently(b"y" * 90) is False
-    assert await take(outlet) == [b"x" * 90]
+    assert await take(outlet) == [b"x", b"x" * 90]
 
 
 async def test_its_repr_shows_no_message() -> None:

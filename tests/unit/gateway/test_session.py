@@ -13,7 +13,7 @@ from mcp_proxy.base.json import Raw
 from mcp_proxy.core.upstream.failures import RpcError
 from mcp_proxy.gateway.envelope import Response
 from mcp_proxy.gateway.outlet import Channel, NoChannel, Outlet
-from mcp_proxy.gateway.session import Introduction, Session, Sessions
+from mcp_proxy.gateway.session import Introduction, Left, Session, Sessions
 from tests.unit.core.fakes import FakeClock
 from tests.unit.gateway.http_fakes import ADA, EVE, LIMIT, settle
 
@@ -218,6 +218,24 @@ async def test_when_the_session_ends_nobody_waits_for_the_client(session: Sessio
     with pytest.raises(RpcError, match="cannot be asked"):
         await session.ask("roots/list", None, Outlet())
     assert stream.closed
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["the request's channel", "the session's stream"])
+async def test_a_question_waits_for_room_and_one_that_is_not_wanted_before_is_not_heard_of(
+    session: Session, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    monkeypatch.setattr("mcp_proxy.gateway.outlet.BACKLOG_BYTES", 100)
+    way = Outlet()
+    if not own:
+        session.attach(way)
+    asked = [await asking(session, way if own else NoChannel(), Raw(b'"%s"' % (b"x" * 90))) for _ in range(4)]
+    asked[2].cancel()
+    assert [(await read(way))["id"] for _ in range(3)] == [1, 2, 4]
+    assert not way.overrun
+    session.close()
+    for task in asked:
+        with pytest.raises((Left, asyncio.CancelledError)):
+            await ended_task(task)
 
 
 async def test_its_repr_names_neither_key_nor_caller(session: Session) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from mcp_proxy.base.errors import (
     DRAINING,
@@ -262,7 +263,7 @@ async def test_what_is_sent_before_the_answer_begins_a_stream(http: StreamableHt
     async def work(asked: Asked) -> Answer:
         assert asked.channel.send(NOTICE)
         assert asked.channel.send(NOTICE)
-        return replace(result(asked, {}), status=404)
+        return structs.replace(result(asked, {}), status=404)
 
     bench.door.work = work
     answer = await request(http, call(9), BOTH).done()

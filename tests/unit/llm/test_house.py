@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -37,11 +38,12 @@ from mcp_proxy.bridge.chat import (
     gathered,
 )
 from mcp_proxy.bridge.completions import Completions, Course
-from mcp_proxy.bridge.errors import BAD_REQUEST, FORBIDDEN, SOURCE_ERROR, ChatError
+from mcp_proxy.bridge.errors import BAD_REQUEST, BUDGET_SPENT, FORBIDDEN, SOURCE_ERROR, ChatError
 from mcp_proxy.bridge.routes import Routes, Step
 from mcp_proxy.core.auth.principal import Principal
-from mcp_proxy.core.calls import Call, CallPath, Outcome, Progress
+from mcp_proxy.core.calls import CallPath, Outcome, Progress
 from mcp_proxy.core.catalog.snapshot import Catalog
+from mcp_proxy.core.routing import Call
 from mcp_proxy.llm.house import AT_ONCE, ROUNDS, HouseTools
 from tests.harness import eventually
 from tests.unit.core.catalog.offers import catalogue, with_tools
@@ -103,7 +105,7 @@ class Calls:
     """The way of all calls, which ends here: ``answer`` gives the fields of the tool's result."""
 
     def __init__(self, answer: Answer | None = None) -> None:
-        self.manager = Manager()
+        self.routing = SimpleNamespace(manager=Manager())
         self.calls: list[Call] = []
         self.running = self.most = self.cancelled = 0
         self._answer = answer or _sum
@@ -139,8 +141,11 @@ async def never(call: Call) -> Any:
 class House:
     """All of it with a scripted model and scripted tools."""
 
-    def __init__(self, *answers: Script, answer: Answer | None = None, **options: Any) -> None:
+    def __init__(
+        self, *answers: Script, answer: Answer | None = None, allowed: int | None = None, **options: Any
+    ) -> None:
         self.model = Model(*answers)
+        self.allowed = allowed
         self.calls = Calls(answer)
         self.clock = FakeClock()
         self.course = Course()
@@ -151,7 +156,13 @@ class House:
         self.tasks = tasks
 
     def stream(self, ask: ChatRequest, principal: Principal = ANYBODY) -> AsyncGenerator[Delta, None]:
-        return self.tools.stream(ask, principal, tenant="t", request_id="r1", course=self.course)
+        return self.tools.stream(ask, principal, tenant="t", request_id="r1", course=self.course, again=self.again)
+
+    def again(self, ask: ChatRequest, used: Usage | None) -> ChatRequest:
+        """What the caller may still ask: everything, as long as it has taken no more than ``allowed`` tokens."""
+        if self.allowed is not None and used is not None and used.input_tokens + used.output_tokens > self.allowed:
+            raise ChatError(BUDGET_SPENT, "spent")
+        return replace(ask, max_tokens=7) if self.allowed is not None else ask
 
     async def deltas(self, ask: ChatRequest, principal: Principal = ANYBODY) -> list[Delta]:
         async with asyncio.timeout(5), aclosing(self.stream(ask, principal)) as deltas:
@@ -234,6 +245,20 @@ async def test_a_round_that_fails_fails_the_answer_and_what_was_used_counts() ->
     error = await house.refusal(asking())
     assert error.problem is SOURCE_ERROR
     assert house.course.usage == Usage(50, 4, estimated=True)
+
+
+async def test_each_further_round_is_asked_as_it_is_let() -> None:
+    house = House(says(use("u1", "calc__add")), says(use("u2", "calc__add")), says("so"), allowed=24)
+    await house.deltas(asking())
+    assert [ask.max_tokens for ask in house.model.asked] == [None, 7, 7]
+
+
+async def test_where_no_further_round_is_let_nothing_is_used_for_it() -> None:
+    house = House(says(use("u1", "calc__add")), says("a", use("u2", "calc__add")), says("so"), allowed=23)
+    error = await house.refusal(asking())
+    assert error.problem is BUDGET_SPENT
+    assert (len(house.model.asked), len(house.calls.calls)) == (2, 1)
+    assert house.course.usage == Usage(20, 4, estimated=False)
 
 
 @pytest.mark.parametrize("stop", [StopReason.MAX_TOKENS, StopReason.STOP_SEQUENCE, StopReason.REFUSAL])

@@ -489,3 +489,36 @@ async def test_what_is_refused_is_let_in_after_the_time_that_was_named(
     await house.refusal(caller)
     house.clock.advance(0.125)
     await house.run(caller)
+
+
+# Completions of several rounds
+
+
+async def test_each_round_needs_a_budget_that_has_it(house: House) -> None:
+    caller = Principal("alice", budget_tokens=1000)
+    async with house.admitted(caller, asking(100, 200)) as admission:
+        assert house.budgets.reserved("sub:alice") == 300
+        assert admission.again(asking(300, 200), Usage(100, 150)).max_tokens == 200
+        assert house.budgets.reserved("sub:alice") == 250 + 300 + 200
+        assert admission.again(asking(400, 200), Usage(300, 200)).max_tokens == 100
+        with pytest.raises(ChatError) as raised:
+            admission.again(asking(500), Usage(400, 100))
+        assert raised.value.problem is BUDGET_SPENT
+        admission.settle(Usage(400, 100))
+    assert (house.budgets.spent("sub:alice"), house.budgets.reserved("sub:alice")) == (500, 0)
+
+
+async def test_a_round_leaves_to_others_what_is_set_aside_for_them(house: House) -> None:
+    caller = Principal("alice", budget_tokens=1000)
+    async with house.admitted(caller, asking(100, 200)) as one, house.admitted(caller, asking(100, 300)):
+        assert one.again(asking(100, 300), Usage(100, 100)).max_tokens == 300
+        with pytest.raises(ChatError) as raised:
+            one.again(asking(200, 300), Usage(100, 100))
+        assert raised.value.problem is BUDGET_RESERVED
+    assert house.budgets.reserved("sub:alice") == 0
+
+
+async def test_without_a_budget_every_round_is_as_it_is(house: House) -> None:
+    async with house.admitted(Principal("alice", tpm=5000)) as admission:
+        ask = asking(100_000)
+        assert admission.again(ask, Usage(10**6, 10**6)) is ask

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.core.upstream.client import PROXY, Client
+from mcp_proxy.core.upstream.client import PROXY, Client, House
 from mcp_proxy.core.upstream.crossing import Sending
 from mcp_proxy.core.upstream.deadline import Deadline
 from mcp_proxy.core.upstream.dial import Dialer
@@ -52,7 +52,7 @@ class Server(FakeWire):
 class Bench:
     """An `Upstream` with its actor, and what it reports."""
 
-    def __init__(self, **spec: Any) -> None:
+    def __init__(self, *, house: House | None = None, **spec: Any) -> None:
         self.clock, self.log = FakeClock(), RecordingLog()
         self.tasks = TaskSet(lambda *_: None)
         self.dialer = FakeDialer(self.tasks)
@@ -63,7 +63,7 @@ class Bench:
         self.upstream = Upstream(
             spec.pop("spec", None) or server("up", **spec),
             dialer=cast(Dialer, self.dialer), clock=self.clock, random=lambda: 0.5, log=self.log,
-            watcher=self, queue_limit=10, health_interval=1000,
+            watcher=self, queue_limit=10, health_interval=1000, house=house,
         )  # fmt: skip
 
     # What the upstream reports

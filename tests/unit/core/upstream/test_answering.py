@@ -9,7 +9,7 @@ import pytest
 
 from mcp_proxy.base.json import Raw, encode
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.core.upstream.answering import _MOST, Answering
+from mcp_proxy.core.upstream.answering import _MOST, Answering, Posting
 from mcp_proxy.core.upstream.failures import Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.messages import Incoming
 from tests.unit.core.upstream.wires import turns
@@ -179,3 +179,58 @@ async def test_closing_gives_up_every_request_and_answers_none(bench: Bench) -> 
     bench.answering.close()
     await turns()
     assert (bench.sent, bench.given_up, len(bench.answering), len(bench.tasks)) == ([], [0, 1, 2], 0, 0)
+
+
+# Requests that are too large, and answers that are posted
+
+
+@pytest.mark.parametrize("largest", [100, 3000])
+async def test_a_request_may_be_as_large_as_was_said(bench: Bench, largest: int) -> None:
+    answering = Answering(bench.tasks, lambda body: bench.sent.append(json.loads(body)), largest=largest)
+    for number, size in enumerate([largest, largest + 1]):
+        answering.take(Incoming("roots/list", Raw(b'"%s"' % (b"x" * (size - 2))), number), bench.handler)
+    assert [(one["id"], one["error"]["code"]) for one in bench.sent] == [(1, -32602)]
+    assert f"larger than {largest} bytes" in bench.sent[0]["error"]["message"]
+    bench.go.set()
+    await turns()
+    assert bench.sent[1] == {"jsonrpc": "2.0", "id": 0, "result": {"ok": True}}
+
+
+class Post:
+    """Where answers go: each try ends with the next of ``outcomes``, and the later ones well."""
+
+    def __init__(self, bench: Bench, *outcomes: WireError) -> None:
+        self.tries: list[bytes] = []
+        self._outcomes = list(outcomes)
+        self.posting = Posting(bench.tasks, self.post, pause=0)
+
+    async def post(self, body: bytes) -> None:
+        self.tries.append(body)
+        if self._outcomes:
+            raise self._outcomes.pop(0)
+
+
+REFUSED = WireError(Failure.UNREACHABLE, Phase.NOT_SENT, "refused")
+BUSY = WireError(Failure.BUSY, Phase.SENT, "HTTP 503", status=503)
+
+
+@pytest.mark.parametrize("error", [REFUSED, BUSY])
+async def test_an_answer_that_was_not_taken_is_sent_once_more(bench: Bench, error: WireError) -> None:
+    post = Post(bench, error)
+    post.posting(b"{}")
+    await turns()
+    assert post.tries == [b"{}"] * 2
+    post = Post(bench, error, error)
+    post.posting(b"{}")
+    await turns()
+    assert len(post.tries) == 2
+    assert (bench.errors, len(bench.tasks)) == ([], 0)
+
+
+@pytest.mark.parametrize("failure", [Failure.LOST, Failure.HTTP, Failure.SESSION_LOST])
+async def test_an_answer_that_may_have_been_taken_is_not_sent_again(bench: Bench, failure: Failure) -> None:
+    post = Post(bench, WireError(failure, Phase.SENT, "who knows"))
+    post.posting(b"{}")
+    await turns()
+    assert len(post.tries) == 1
+    assert (bench.errors, len(bench.tasks)) == ([], 0)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mcp_proxy.base.json import Raw, encode
+from mcp_proxy.base.json import Raw, decode, encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream.client import PROXY, Client, OnRequest
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
@@ -447,6 +447,21 @@ async def test_a_legacy_server_on_http_is_listened_to_when_it_has_anything_to_an
     assert len(exchange.requests) == streams + 1
 
 
+async def test_a_legacy_server_that_may_ask_on_a_shared_link_is_listened_to_though_it_announces_nothing() -> None:
+    exchange = ScriptedExchange(lambda _: as_events())
+    wire = StreamableHttpWire(
+        exchange,
+        "http://up.test/mcp",
+        {},
+        max_result=1000,
+        tasks=TaskSet(lambda *_: None),
+        on_incoming=lambda _: None,
+    )
+    wire.terms = terms(Era.LEGACY)
+    assert await Link(wire, wire.terms, EVERYBODY).listen()
+    assert [request.method for request in exchange.requests] == ["GET"]
+
+
 async def test_other_transports_have_no_standing_stream_to_hold() -> None:
     wire = answering()
     assert not await link(wire, tools=CHANGING).listen()
@@ -561,3 +576,50 @@ async def test_a_stream_that_fails_is_its_callers_to_judge(error: Exception) -> 
     with pytest.raises(type(error)):
         await follow(answering(subscriptions_listen=error), accepted)
     assert not accepted.done()
+
+
+# Links that speak for everybody
+
+
+async def _anybody(request: Incoming) -> Mapping[str, Any]:
+    return {"by": "anybody", "method": request.method}
+
+
+EVERYBODY = Client(capabilities={"roots": {}}, on_request=_anybody)
+
+
+async def test_a_shared_link_says_what_can_be_asked_on_it() -> None:
+    wire = answering(server_discover=RpcError(-32601, "no"), initialize=INITIALIZED)
+    await negotiate(cast(Wire, wire), probe_timeout=0.05, base=EVERYBODY)
+    assert wire.sent[0].params["_meta"]["io.modelcontextprotocol/clientCapabilities"] == {"roots": {}}
+    assert wire.sent[1].params["capabilities"] == {"roots": {}}
+
+
+async def test_requests_of_nobody_in_particular_are_those_of_whom_the_link_speaks_for() -> None:
+    wire = answering(tools_call={}, tools_list={"tools": []})
+    shared = Link(cast(Wire, wire), terms(Era.MODERN), EVERYBODY)
+    await shared.request("tools/call", {"_meta": {"com.example/trace": "x"}}, Attempt())
+    await shared.request("tools/call", {}, Attempt(), client=EVERYBODY)
+    await shared.request("tools/call", {}, Attempt(), client=ASKABLE)
+    await shared.list_all()
+    said = [decode(encode(out.params))["_meta"] for out in wire.sent]
+    own = [one["io.modelcontextprotocol/clientCapabilities"] for one in said]
+    assert own == [{"roots": {}}, {"roots": {}}, dict(ASKABLE.capabilities), {"roots": {}}]
+    assert said[0]["com.example/trace"] == "x"
+
+
+async def test_what_is_asked_on_a_shared_link_is_never_the_latest_callers_matter() -> None:
+    async def asks(out: Outgoing) -> object:
+        assert wire.on_request is not None
+        return await wire.on_request(Incoming("roots/list", None, 1))
+
+    wire = answering(tools_call=asks)
+    shared = Link(cast(Wire, wire), terms(Era.LEGACY), EVERYBODY)
+    answer = await shared.request("tools/call", {}, Attempt(), on_request=handler("the caller"))
+    assert decode(answer["by"]) == "anybody"
+
+
+@pytest.mark.parametrize(("era", "asks"), [(Era.LEGACY, True), (Era.MODERN, False)])
+async def test_only_a_legacy_server_asks_on_a_shared_link(era: Era, asks: bool) -> None:
+    assert Link(cast(Wire, FakeWire()), terms(era), EVERYBODY).asks is asks
+    assert not Link(cast(Wire, FakeWire()), terms(era)).asks

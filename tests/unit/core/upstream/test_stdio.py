@@ -5,10 +5,10 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mcp_proxy.base.json import encode
 from mcp_proxy.base.tasks import TaskSet

@@ -616,11 +616,22 @@ async def test_a_request_is_withdrawn_by_a_notification_that_goes_no_further(ben
 
 
 async def test_an_answer_that_cannot_be_delivered_harms_nobody(bench: Bench) -> None:
-    refused = Answer(error=WireError(Failure.UNREACHABLE, Phase.NOT_SENT, "refused"))
-    bench.legacy().script(lambda request: as_events(ROOTS, result(1)) if "method" in request.message else refused)
+    lost = Answer(error=WireError(Failure.LOST, Phase.SENT, "lost"))
+    bench.legacy().script(lambda request: as_events(ROOTS, result(1)) if "method" in request.message else lost)
     await bench.call(Outgoing("tools/call", {"name": "add"}, on_request=handler("one", [])))
     await bench.quiet()
     assert len(bench.exchange.requests) == 2
+
+
+async def test_an_answer_that_is_turned_away_is_brought_again_when_the_upstream_says(bench: Bench) -> None:
+    turned_away = iter([Answer(503, {"Retry-After": "0"}), Answer(202)])
+    bench.legacy().script(
+        lambda request: as_events(ROOTS, result(1)) if "method" in request.message else next(turned_away)
+    )
+    await bench.call(Outgoing("tools/call", {"name": "add"}, on_request=handler("one", [])))
+    await bench.quiet()
+    first, again = bench.exchange.requests[1:]
+    assert first.message == again.message
 
 
 async def test_closing_gives_up_what_is_still_asked(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from mcp_proxy.base.json import Fields, Raw, decode_fields, encode
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.config.model import ServerSpec, Transport
-from mcp_proxy.core.upstream.client import Client, OnIncoming, OnRequest
+from mcp_proxy.core.upstream.client import PROXY, Client, OnIncoming, OnRequest
 from mcp_proxy.core.upstream.failures import Attempt, Phase, RpcError
 from mcp_proxy.core.upstream.link import Link
 from mcp_proxy.core.upstream.messages import Incoming
@@ -90,10 +90,10 @@ class FakeWire:
     def methods(self) -> list[str]:
         return [out.method for out in self.sent]
 
-    def link(self) -> Link:
+    def link(self, base: Client = PROXY) -> Link:
         """A link over it, on the terms it was made with."""
         assert self.terms is not None
-        return Link(cast(Wire, self), self.terms)
+        return Link(cast(Wire, self), self.terms, base)
 
 
 class FakeDialer:
@@ -116,11 +116,15 @@ class FakeDialer:
         self.own_incoming: list[OnIncoming] = []
 
     async def dial(
-        self, spec: ServerSpec, on_incoming: Callable[[Incoming], None], *_: object
+        self,
+        spec: ServerSpec,
+        on_incoming: Callable[[Incoming], None],
+        on_stderr: Callable[[str], None],
+        base: Client = PROXY,
     ) -> tuple[Link, Transport]:
         self.attempts += 1
         self.incoming = on_incoming
-        return (await _next(self.outcomes)).link(), self.transport
+        return (await _next(self.outcomes)).link(base), self.transport
 
     async def dial_for(
         self, client: Client, spec: ServerSpec, transport: Transport, on_incoming: OnIncoming, *_: object

@@ -19,9 +19,9 @@ from hypercorn.asyncio import serve
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 
-from mcp_proxy import connections
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.connections import Connections, own_connections
+from mcp_proxy.serving import connections, hypercorn_server
+from mcp_proxy.serving.hypercorn_server import Connections, own_connections
 from tests.harness import eventually
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +61,7 @@ async def serving(app: Application) -> AsyncIterator[tuple[int, Connections]]:
     config.graceful_timeout = 1
     failures: list[str] = []
     tasks = TaskSet(lambda name, error: failures.append(f"{name}: {error!r}"))
-    with own_connections() as made:
+    with own_connections(config) as made:
         server = tasks.spawn(serve(app, config, shutdown_trigger=stop.wait), "server")  # type: ignore[arg-type]
         try:
             yield port, made
@@ -89,9 +89,9 @@ async def test_a_connection_ends_when_its_client_has_left(protocol: str) -> None
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(asking(protocol))
         await asyncio.wait_for(reader.readexactly(1000), PATIENCE)
-        assert len(made.open) == 1
+        assert len(made) == 1
         writer.close()
-        await eventually(lambda: not made.open, what="the connection ended")
+        await eventually(lambda: not made, what="the connection ended")
 
 
 async def test_a_client_that_has_closed_its_own_side_gets_its_answer_and_then_the_end() -> None:
@@ -101,7 +101,7 @@ async def test_a_client_that_has_closed_its_own_side_gets_its_answer_and_then_th
         writer.write_eof()
         said = await asyncio.wait_for(reader.read(), PATIENCE)
         assert (said[:12], said[-len(BODY) :], app.answered) == (b"HTTP/1.1 200", BODY, 1)
-        await eventually(lambda: not made.open, what="the connection ended")
+        await eventually(lambda: not made, what="the connection ended")
         writer.close()
 
 
@@ -111,22 +111,28 @@ async def test_an_answer_that_nobody_sends_any_more_does_not_keep_its_connection
         writer.write(asking("h2"))
         writer.write_eof()
         await asyncio.wait_for(reader.read(), PATIENCE)
-        await eventually(lambda: not made.open, what="the connection ended")
+        await eventually(lambda: not made, what="the connection ended")
         assert app.answered == 1, "nor is the application left in the middle of it"
         writer.close()
 
 
 class Told:
-    """A connection that tells in turn what its client has not taken yet, and what becomes of it."""
+    """A transport that tells in turn what its client has not taken yet, and what becomes of it."""
 
     def __init__(self, *untaken: int) -> None:
         self._untaken = itertools.cycle(untaken)
         self.looks = 0
         self.cut_off = False
 
-    def untaken(self) -> int:
+    def get_write_buffer_size(self) -> int:
         self.looks += 1
         return next(self._untaken)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str) -> None:
+        raise OSError("the system does not tell")
 
     def abort(self) -> None:
         self.cut_off = True
@@ -134,9 +140,8 @@ class Told:
 
 @asynccontextmanager
 async def ending(seconds: float, *open_: Told) -> AsyncIterator[None]:
-    made, tasks = Connections(), TaskSet(lambda name, error: None)
-    made.open = set(open_)  # type: ignore[arg-type]
-    tasks.spawn(made.end(seconds), "the stop")
+    tasks = TaskSet(lambda name, error: None)
+    tasks.spawn(connections.end(lambda: open_, seconds), "the stop")  # type: ignore[arg-type]
     yield
     await tasks.close()
 
@@ -162,28 +167,39 @@ async def test_what_a_client_has_not_taken_is_known_until_it_has() -> None:
             client.connect(("127.0.0.1", port))
             client.sendall(asking("http/1.1"))
             client.settimeout(PATIENCE)
-            [one] = await eventually(lambda: made.open)
-            here = one.writer.transport.get_write_buffer_size
+            [one] = await eventually(lambda: made)
+            here = one.get_write_buffer_size
             await eventually(
-                lambda: one.untaken() > here() > 0 if LINUX else here() > 0, what="it waits, also in the kernel"
+                lambda: connections.untaken(one) > here() > 0 if LINUX else here() > 0,
+                what="it waits, also in the kernel",
             )
-            while one.untaken():
+            while connections.untaken(one):
                 assert await asyncio.to_thread(client.recv, 1_000_000)
 
 
 def test_hypercorn_is_the_one_that_the_connections_were_made_for() -> None:
-    connections.check_hypercorn()
+    hypercorn_server.check_hypercorn()
     assert version("hypercorn").startswith("0.18."), "look at what hypercorn.asyncio.tcp_server has become"
 
 
 @pytest.mark.parametrize("missing", ["_read_data", "_idle_timeout", "protocol_send"])
 def test_another_hypercorn_is_refused(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.delattr(TCPServer, missing)
-    with pytest.raises(RuntimeError, match=r"Hypercorn 0\.18"), own_connections():
+    with pytest.raises(RuntimeError, match=r"Hypercorn 0\.18"), own_connections(Config()):
         pytest.fail("it was taken")
 
 
 def test_hypercorn_is_left_as_it_was() -> None:
-    with own_connections():
+    with own_connections(Config()):
         assert hypercorn_run.TCPServer is not TCPServer
     assert hypercorn_run.TCPServer is TCPServer
+
+
+async def test_each_of_two_servers_in_one_process_has_its_own() -> None:
+    async with serving(Application()) as (first, ours), serving(Application()) as (second, theirs):
+        with socket.create_connection(("127.0.0.1", first)):
+            await eventually(lambda: len(ours) == 1, what="a connection to the first")
+            assert not theirs
+            with socket.create_connection(("127.0.0.1", second)):
+                await eventually(lambda: len(theirs) == 1, what="a connection to the second")
+                assert len(ours) == 1

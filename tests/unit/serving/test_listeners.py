@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mcp_proxy.server import wanted_ports
+from mcp_proxy.serving.listeners import wanted_ports
 
 
 def test_without_the_switch_only_the_port_asked_for_is_tried() -> None:
