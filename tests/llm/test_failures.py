@@ -65,8 +65,8 @@ def retries(error: Any) -> str | None:
 
 @pytest.fixture(scope="session")
 async def hasty(source: Kind) -> AsyncIterator[Kind]:
-    """A service of the same kind that waits for a model for part of a second, and takes small bodies only."""
-    async with opened(source.name, llm_timeout=0.3, llm_max_body=20_000) as kind:
+    """A service of the same kind that waits for a model for a second, and takes small bodies only."""
+    async with opened(source.name, llm_timeout=1.0, llm_max_body=20_000) as kind:
         yield kind
 
 
