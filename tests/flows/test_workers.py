@@ -203,8 +203,9 @@ async def test_the_live_log_shows_what_happens_at_all_workers(proxy: ProxyProces
         async with asyncio.timeout(PATIENCE), proxy.session.ws_connect(address, headers=headers) as log:
             for way in found:
                 assert await way.echo("hi") == 200
-                line = json.loads((await log.receive()).data)
-                assert (line["path"], line["tool"]) == ("/tools", "echo")
+                while (line := json.loads((await log.receive()).data))["path"] != "/tools":
+                    pass  # of another test's last request, which is logged when it has ended
+                assert line["tool"] == "echo"
 
 
 async def test_rates_count_at_all_workers_together(proxy: ProxyProcess):
