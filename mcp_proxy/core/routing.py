@@ -82,7 +82,9 @@ class Routing:
 
     async def find(self, call: Call) -> Route:
         """Where the call goes. Raises `ProxyError`."""
-        if call.about is not About.TOOL or call.client.profile or call.pinned:
+        if call.pinned:
+            return _pinned(call, await self._find(call))
+        if call.about is not About.TOOL or call.client.profile:
             return await self._find(call)
         who = call.principal
         key = (who.servers, who.tools, call.name, call.server, call.shown, call.prefer)
@@ -111,7 +113,7 @@ class Routing:
                 who, name, call.server, client=client, shown=call.shown, prefer=call.prefer
             )
             places = [(entry.spec, manager.upstream(entry.server), entry.item) for entry in tools.entries]
-            return _pinned(call, Route(tools.name, places, tools.preferred))
+            return Route(tools.name, places, tools.preferred)
         if call.about is About.RESOURCE:
             specs = await manager.resolve_resource(who, name, call.server, client=client)
             if not specs:
@@ -119,12 +121,12 @@ class Routing:
                     RESOURCE_NOT_FOUND, f"no server has the resource {name[:200]!r}", details={"uri": name}
                 )
             places_ = [(spec, manager.upstream(spec.name), None) for spec in specs]
-            return _pinned(call, Route(name, places_, call.server))
+            return Route(name, places_, call.server)
         prompts = await manager.resolve_prompt(
             who, name, call.server, client=client, shown=call.shown, prefer=call.prefer
         )
         found = [(entry.spec, manager.upstream(entry.server), None) for entry in prompts.entries]
-        return _pinned(call, Route(prompts.name, found, prompts.preferred))
+        return Route(prompts.name, found, prompts.preferred)
 
 
 def owners(route: Route) -> list[Route]:
@@ -138,8 +140,6 @@ def owners(route: Route) -> list[Route]:
 
 def _pinned(call: Call, route: Route) -> Route:
     """The route of a call that is tied to the server which answered before."""
-    if not call.pinned:
-        return route
     kept = [place for place in route.places if place[0].name == call.server]
     if not kept:
         text = f"{call.server} began this call and no longer has what it is about"
