@@ -156,7 +156,7 @@ class _Relay:
         """A request of the upstream's. The call's time stands still meanwhile."""
         task = asyncio.current_task()
         assert task is not None
-        answer = self._house if self._house is not None and request.method == SAMPLING else self._own
+        answer = self._answering(request, self._own)
         if answer is None:
             raise RpcError(METHOD_NOT_FOUND, f"{request.method} is not offered by this client")
         if self._closed:  # it came together with the answer
@@ -174,16 +174,19 @@ class _Relay:
         self._attempt.forwarded = True
         with self._deadline.paused():
             # One after the other: clients show one question at a time.
-            found = {key: await self._answer(request) for key, request in wanted.items()}
+            found: dict[str, Any] = {}
+            for key, request in wanted.items():
+                answer = self._answering(request, self._by_rounds)
+                assert answer is not None, "what is not ours is left to the client"
+                found[key] = await answer(request)
         more: dict[str, Any] = {"inputResponses": found}
         if state is not None:
             more["requestState"] = state
         return more
 
-    async def _answer(self, request: Incoming) -> Mapping[str, Any]:
-        answer = self._house if self._house is not None and request.method == SAMPLING else self._by_rounds
-        assert answer is not None, "what is not ours is left to the client"
-        return await answer(request)
+    def _answering(self, request: Incoming, client: OnRequest | None) -> OnRequest | None:
+        """The house for what it makes, else the client in the way that it can be asked."""
+        return self._house if self._house is not None and request.method == SAMPLING else client
 
     def close(self) -> None:
         """The request has ended: whatever the client is still asked for it is of no use any more."""
