@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import DRAINING, OVERLOADED, RATE_LIMITED, ProxyError
+from mcp_proxy.base.occupancy import Occupancy
 from mcp_proxy.core.auth.principal import Principal
 
 if TYPE_CHECKING:
@@ -21,42 +22,38 @@ MOST_COUNTED = 16_384
 """Principals, and addresses, whose requests are counted at once: some megabytes when there are as many."""
 
 
-class Gate:
+class Gate(Occupancy):
     """Counts calls in flight; closed while the program stops."""
 
     def __init__(self, limit: int) -> None:
+        super().__init__()
         self._limit = limit
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self.inflight = 0
         self.not_ready = False
         """Set when a stop has been asked for: still serving, but no place for new work."""
         self.draining = False
 
     def __repr__(self) -> str:
-        return f"<Gate {self.inflight}/{self._limit}{' draining' if self.draining else ''}>"
+        return f"<Gate {self.inside}/{self._limit}{' draining' if self.draining else ''}>"
+
+    @property
+    def inflight(self) -> int:
+        """Calls that have entered and not left."""
+        return self.inside
 
     def enter(self) -> None:
         """One more call. Raises `ProxyError` (``draining``, ``overloaded``)."""
         if self.draining:
             raise ProxyError(DRAINING, "the service is stopping; try again in a moment", retry_after=5)
-        if self.inflight >= self._limit:
+        if self.inside >= self._limit:
             raise ProxyError(OVERLOADED, "too many calls in flight; try again in a moment", retry_after=1)
-        self.inflight += 1
-        self._empty.clear()
-
-    def leave(self) -> None:
-        """A call has ended."""
-        self.inflight -= 1
-        if not self.inflight:
-            self._empty.set()
+        self.inside += 1
 
     async def drain(self, seconds: float) -> bool:
         """Let nothing new in, and wait for what is in flight; whether it all ended in time."""
         self.not_ready = self.draining = True
         try:
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
+                await self.emptied()
         except TimeoutError:
             return False
         return True

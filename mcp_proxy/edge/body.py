@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from mcp_proxy.base.errors import PAYLOAD_TOO_LARGE, REQUEST_TIMEOUT, ProxyError
+from mcp_proxy.base.timers import TimeLimit
 from mcp_proxy.edge.types import Receive
 
 BODY_SECONDS = 30.0
@@ -35,7 +34,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 async def read_body_in_time(receive: Receive, limit: int, seconds: float = BODY_SECONDS) -> bytes:
     """The body, as `read_body` reads it. Raises `ProxyError` (request_timeout) too, when it takes longer."""
     try:
-        async with asyncio.timeout(seconds):
+        with TimeLimit(seconds):
             return await read_body(receive, limit)
     except TimeoutError:
         raise ProxyError(REQUEST_TIMEOUT, "the request body did not arrive in time") from None

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from mcp_proxy.base.tasks import TaskSet
+from mcp_proxy.base.timers import timers_of
 from mcp_proxy.edge.body import ClientGone
 from mcp_proxy.edge.types import Message, Receive, Send
 
@@ -51,8 +52,13 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], sendin
             gone = True
             worker.cancel()
 
+    watching = _Watching(receive, left)
     try:
-        return await noticing_departure(receive, work, left)
+        try:
+            return await work
+        finally:
+            if watching.has_begun():
+                await watching.end()
     except asyncio.CancelledError:
         # Cancelled by the server as well as by us: then it is the server's wish that counts.
         if gone and worker.uncancel() == 0:
@@ -65,25 +71,44 @@ async def noticing_departure(receive: Receive, work: Coroutine[Any, Any, T], lef
 
     As for `while_connected`, the body must have been read.
     """
-    watchers: TaskSet | None = None
-
-    def failed(_: str, __: BaseException) -> None:
-        left()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left()
-
-    def look() -> None:
-        nonlocal watchers
-        watchers = TaskSet(failed)
-        watchers.spawn(watch(), "client presence")
-
-    timer = asyncio.get_running_loop().call_later(LOOK_AFTER, look)
+    watching = _Watching(receive, left)
     try:
         return await work
     finally:
-        timer.cancel()
-        if watchers is not None:
-            await watchers.close()
+        if watching.has_begun():
+            await watching.end()
+
+
+class _Watching:
+    """Calls ``left`` when the client leaves. Begins after a moment: few requests take so long."""
+
+    __slots__ = ("_left", "_receive", "_tasks", "_timer")
+
+    def __init__(self, receive: Receive, left: Callable[[], None]) -> None:
+        self._receive = receive
+        self._left = left
+        self._tasks: TaskSet | None = None
+        loop = asyncio.get_running_loop()
+        self._timer = timers_of(loop).at(loop.time() + LOOK_AFTER, self._begin)
+
+    def has_begun(self) -> bool:
+        """Whether there is something to `end`. It does not begin any more."""
+        self._timer.cancel()
+        return self._tasks is not None
+
+    async def end(self) -> None:
+        """Stop looking."""
+        assert self._tasks is not None
+        await self._tasks.close()
+
+    def _begin(self) -> None:
+        self._tasks = TaskSet(self._failed)
+        self._tasks.spawn(self._watch(), "client presence")
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+    def _failed(self, _: str, __: BaseException) -> None:
+        self._left()

@@ -250,8 +250,8 @@ class Upstream:
         if self._house is not None:
             sending = replace(sending, client=self._told(sending.client))
         try:
-            async with asyncio.timeout_at(deadline.at) as scope, self.bulkhead:
-                with deadline.limits(scope):
+            with deadline:
+                async with self.bulkhead:
                     return await self._send(sending, attempt, deadline)
         except TimeoutError:
             if attempt.phase is not Phase.NOT_SENT:

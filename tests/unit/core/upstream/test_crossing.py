@@ -163,11 +163,10 @@ async def test_the_calls_time_stands_still_while_the_client_is_asked() -> None:
 
     async def watched() -> None:
         deadline = Deadline(60, 600)
-        async with asyncio.timeout_at(deadline.at) as scope:
-            with deadline.limits(scope):
-                person.seen = lambda: moved.append((scope.when() or 0) - deadline.at)
-                sending = Sending("tools/call", {"name": "t"}, person.client)
-                await exchange(run.wire.link(), sending, run.attempt, deadline)
+        with deadline:
+            person.seen = lambda: moved.append(deadline.until - deadline.at)
+            sending = Sending("tools/call", {"name": "t"}, person.client)
+            await exchange(run.wire.link(), sending, run.attempt, deadline)
 
     await watched()
     assert moved == [pytest.approx(540)]

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
-from mcp_proxy.core.upstream import deadline as deadline_module
 from mcp_proxy.core.upstream.deadline import Deadline
 
 pytestmark = pytest.mark.anyio
 
 
 class Time:
-    """The event loop's clock as `Deadline` reads it: it stands still until it is moved."""
+    """The event loop's clock: it stands still until it is moved."""
 
     def __init__(self) -> None:
         self.now = asyncio.get_running_loop().time()
@@ -27,7 +25,7 @@ class Time:
 @pytest.fixture
 async def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
-    monkeypatch.setattr(deadline_module, "asyncio", SimpleNamespace(get_running_loop=lambda: time))
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", time.time)
     return time
 
 
@@ -84,59 +82,49 @@ async def test_a_question_that_fails_ends_the_pause_as_well(time: Time) -> None:
     assert deadline.at == pytest.approx(before + 7)
 
 
-async def test_a_scope_that_has_been_entered_is_moved_and_moved_back(time: Time) -> None:
+async def test_who_is_inside_gets_more_time_and_then_what_was_left(time: Time) -> None:
     deadline = Deadline(60, 600)
     begun = time.now
-    async with asyncio.timeout_at(deadline.at) as scope:
-        with deadline.limits(scope):
-            with deadline.paused():
-                assert scope.when() == begun + 600
-                time.passes(20)
-            assert scope.when() == deadline.at == pytest.approx(begun + 80)
-        await asyncio.sleep(0)
-
-
-async def test_a_scope_that_is_limited_no_longer_is_left_alone(time: Time) -> None:
-    deadline = Deadline(60, 600)
-    before = deadline.at
-    async with asyncio.timeout_at(before) as scope:
-        with deadline.limits(scope):
-            await asyncio.sleep(0)
+    with deadline:
         with deadline.paused():
-            time.passes(1)
-    assert scope.when() == before
+            assert deadline.until == begun + 600
+            time.passes(20)
+        assert deadline.until == deadline.at == pytest.approx(begun + 80)
+        await asyncio.sleep(0)
 
 
 async def test_a_pause_that_outlives_the_attempt_does_no_harm(time: Time) -> None:
     deadline = Deadline(60, 600)
     pause = deadline.paused()
-    async with asyncio.timeout_at(deadline.at) as scope:
-        with deadline.limits(scope):
-            pause.__enter__()
-            await asyncio.sleep(0)
+    with deadline:
+        pause.__enter__()
+        await asyncio.sleep(0)
     time.passes(3)
     pause.__exit__(None, None, None)
-    assert (scope.expired(), deadline.at) == (False, pytest.approx(time.now + 60))
+    assert deadline.at == pytest.approx(time.now + 60)
+
+
+async def test_a_second_attempt_has_the_time_that_is_left() -> None:
+    deadline = Deadline(0.05, 30)
+    with deadline:
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.wait_for(asyncio.Event().wait(), 5)
+    assert asyncio.get_running_loop().time() < deadline.at + 4
 
 
 async def test_a_call_that_waits_for_its_client_is_not_ended_by_its_own_time() -> None:
     deadline = Deadline(0.02, 30)
     own_time = deadline.at
-    async with asyncio.timeout(5), asyncio.timeout_at(own_time) as scope:
-        with deadline.limits(scope), deadline.paused():
+    async with asyncio.timeout(5):
+        with deadline, deadline.paused():
             while asyncio.get_running_loop().time() < own_time + 0.03:  # noqa: ASYNC110 - real time must pass
                 await asyncio.sleep(0.01)
-    assert not scope.expired()
+    assert deadline.at > own_time
 
 
 async def test_even_a_call_that_waits_for_its_client_ends_after_the_longest() -> None:
     deadline = Deadline(0.01, 0.02)
-
-    async def waits() -> None:
-        async with asyncio.timeout_at(deadline.at) as scope:
-            with deadline.limits(scope), deadline.paused():
-                await asyncio.wait_for(asyncio.Event().wait(), 5)
-
-    with pytest.raises(TimeoutError):
-        await waits()
+    with pytest.raises(TimeoutError), deadline, deadline.paused():
+        await asyncio.wait_for(asyncio.Event().wait(), 5)
     assert asyncio.get_running_loop().time() < deadline.at + 4
