@@ -41,6 +41,7 @@ class Response:
     """An HTTP answer that is there already."""
 
     status = 200
+    complete = True
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -125,9 +125,10 @@ class CallPath:
 
     async def _admitted(self, call: Call, progress: Progress) -> Outcome:
         require(call.principal, Scope.TOOLS_CALL)
-        route = await self.routing.find(call)
+        route = self.routing.known(call) or await self.routing.find(call)
         progress.tool = route.own_name
-        await self.rates.take(call.principal)
+        if call.principal.rate is not None:
+            await self.rates.take(call.principal)
         self.gate.enter()
         deadline = Deadline(self._timeout(route.first[0]), self.longest)
         try:
@@ -264,8 +265,9 @@ def _outcome(fields: Fields, server: str, client: Client) -> Outcome:
         kind = decode(fields["resultType"]) if "resultType" in fields else "complete"
     except JsonError:
         raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result that cannot be read") from None
-    if any(is_deep(value, MAX_DEPTH - 1) for value in fields.values()):
-        raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result nested deeper than {MAX_DEPTH}")
+    for value in fields.values():
+        if is_deep(value, MAX_DEPTH - 1):
+            raise ProxyError(UPSTREAM_ERROR, f"{server} answered with a result nested deeper than {MAX_DEPTH}")
     if kind == "input_required":
         if client is PROXY or client.era is Era.LEGACY:
             raise _needs_input(fields, server)

@@ -80,18 +80,17 @@ class Routing:
         self._catalog: Catalog | None = None
         self._specs: Mapping[str, ServerSpec] | None = None
 
+    def known(self, call: Call) -> Route | None:
+        """Where the call goes, if that was found before."""
+        key = _key(call)
+        return None if key is None else self._current().get(key)
+
     async def find(self, call: Call) -> Route:
         """Where the call goes. Raises `ProxyError`."""
+        route = await self._find(call)
         if call.pinned:
-            return _pinned(call, await self._find(call))
-        if call.about is not About.TOOL or call.client.profile:
-            return await self._find(call)
-        who = call.principal
-        key = (who.servers, who.tools, call.name, call.server, call.shown, call.prefer)
-        kept = self._current()
-        route = kept.get(key)
-        if route is None:
-            route = await self._find(call)
+            return _pinned(call, route)
+        if (key := _key(call)) is not None:
             kept = self._current()
             if len(kept) >= _MOST_KEPT:
                 kept.clear()
@@ -127,6 +126,14 @@ class Routing:
         )
         found = [(entry.spec, manager.upstream(entry.server), None) for entry in prompts.entries]
         return Route(prompts.name, found, prompts.preferred)
+
+
+def _key(call: Call) -> _Key | None:
+    """Equal for calls with the same route; None where it is found anew each time."""
+    if call.pinned or call.about is not About.TOOL or call.client.profile:
+        return None
+    who = call.principal
+    return who.servers, who.tools, call.name, call.server, call.shown, call.prefer
 
 
 def owners(route: Route) -> list[Route]:

@@ -132,6 +132,10 @@ class _AiohttpResponse:
     def status(self) -> int:
         return self._response.status
 
+    @property
+    def complete(self) -> bool:
+        return self._response.closed
+
     def header(self, name: str) -> str:
         return self._response.headers.get(name, "")
 

@@ -12,11 +12,24 @@ from typing import Protocol
 from mcp_proxy.core.upstream.failures import Attempt
 
 
+class KeptHeaders(dict[str, str]):
+    """Headers that go with one method to one URL again and again: what an exchange makes of them is kept with them."""
+
+    __slots__ = ("head",)
+
+    head: bytes
+
+
 class Response(Protocol):
-    """An HTTP response whose body is still to be read. It must be closed."""
+    """An HTTP response whose body is still to be read. It must be closed, unless it is complete."""
 
     @property
     def status(self) -> int: ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more will come, so that closing it does nothing."""
+        ...
 
     def header(self, name: str) -> str: ...
 

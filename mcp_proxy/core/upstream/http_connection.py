@@ -109,7 +109,8 @@ class Answer:
 
     def header(self, name: str) -> str:
         """See `Response.header`."""
-        return self._headers.get(name.lower().encode(), b"").rstrip(b" \t").decode("utf-8", "surrogateescape")
+        value = self._headers.get(_key(name))
+        return "" if value is None else value.rstrip(b" \t").decode("utf-8", "surrogateescape")
 
     async def read(self, limit: int) -> bytes:
         """See `Response.read`."""
@@ -347,6 +348,12 @@ class Connection(asyncio.BufferedProtocol):
 def _read_buffer(thread: int) -> memoryview:
     """One for all connections of a thread's event loop: what is read is parsed, and so copied, before the next is."""
     return memoryview(bytearray(_AT_ONCE))
+
+
+@lru_cache(maxsize=64)
+def _key(name: str) -> bytes:
+    """As headers are kept. We ask for a few only."""
+    return name.lower().encode()
 
 
 def _parser(connection: Connection) -> httptools.HttpResponseParser:

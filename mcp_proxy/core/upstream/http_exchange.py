@@ -19,9 +19,9 @@ from yarl import URL
 
 from mcp_proxy.core.admission.guard import AddressGuard
 from mcp_proxy.core.upstream.addresses import AddressRefused, permitted, refuse_address
-from mcp_proxy.core.upstream.exchange import Response
+from mcp_proxy.core.upstream.exchange import KeptHeaders, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, WireError
-from mcp_proxy.core.upstream.http_connection import Answer, Connection, Gone
+from mcp_proxy.core.upstream.http_connection import Connection, Gone
 
 KEEP_ALIVE = 4.0
 """Seconds; below the 5 s after which common servers close an idle connection, so that none is reused while dying."""
@@ -68,27 +68,24 @@ class HttpExchange:
         target = _target(url)
         head = _head(method, target, headers, body)
         connection = self._kept(target.key)
-        if connection is not None:
+        repeatable = connection is not None and method in _REPEATABLE
+        while True:
+            if connection is None:
+                connection = await self._connected(target)
+            attempt.phase = Phase.SENT
+            answer = connection.send(head, body, attempt)
             try:
-                return await self._ask(connection, head, body, attempt)
+                await answer.beginning()
+                return answer
             except Gone as gone:
-                if method not in _REPEATABLE or self._closed:
+                connection.abort()
+                if not repeatable or self._closed:
                     raise gone.error from None
                 attempt.phase = Phase.NOT_SENT  # as good as
-        try:
-            return await self._ask(await self._connected(target), head, body, attempt)
-        except Gone as gone:
-            raise gone.error from None
-
-    async def _ask(self, connection: Connection, head: bytes, body: bytes | None, attempt: Attempt) -> Answer:
-        attempt.phase = Phase.SENT
-        answer = connection.send(head, body, attempt)
-        try:
-            await answer.beginning()
-        except BaseException:
-            connection.abort()
-            raise
-        return answer
+                connection, repeatable = None, False
+            except BaseException:
+                connection.abort()
+                raise
 
     async def close(self) -> None:
         """See `exchange.Exchange.close`: what is under way is lost."""
@@ -203,12 +200,25 @@ def _target(url: str) -> _Target:
 
 def _head(method: str, target: _Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
     """Request line and headers (RFC 9112 §3). Raises `ValueError` for a header that would be several."""
+    if not isinstance(headers, KeptHeaders):
+        start = _start(method, target, headers)
+    else:
+        try:
+            start = headers.head
+        except AttributeError:
+            start = headers.head = _start(method, target, headers)
+    if body is None and method != "POST":
+        return start + b"\r\n\r\n"
+    return b"%b\r\nContent-Length: %d\r\n\r\n" % (start, len(body or b""))
+
+
+def _start(method: str, target: _Target, headers: Mapping[str, str]) -> bytes:
+    """All but the length."""
     lines = "\r\n".join(["", *map(": ".join, headers.items())])
     if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
         raise ValueError("a header holds a line break or a NUL")
     own = _own_lines(tuple(headers), target.host_header)
-    length = "" if body is None and method != "POST" else f"\r\nContent-Length: {len(body or b'')}"
-    return f"{method} {target.path} HTTP/1.1{own}{length}{lines}\r\n\r\n".encode()
+    return f"{method} {target.path} HTTP/1.1{own}{lines}".encode()
 
 
 @lru_cache(maxsize=1024)

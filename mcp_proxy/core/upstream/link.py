@@ -7,7 +7,7 @@ basic/versioning (2026-07-28), basic/lifecycle (2025-11-25).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from mcp_proxy.base.json import Fields, JsonError, Raw, decode, decode_fields, encode
@@ -34,6 +34,7 @@ from mcp_proxy.core.upstream.wire import ACKNOWLEDGED, Outgoing, Wire
 
 _MAX_PAGES = 1000
 _MAX_ITEMS = 50_000
+_NONE: Mapping[str, str] = {}
 LISTS = {
     "tools": ("tools/list", "tools", "name"),
     "prompts": ("prompts/list", "prompts", "name"),
@@ -162,7 +163,7 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link {self.terms.era} {self.terms.version} {self.wire!r}>"
 
-    async def request(
+    def request(
         self,
         method: str,
         params: Mapping[str, Any],
@@ -172,26 +173,28 @@ class Link:
         client: Client = PROXY,
         on_message: OnIncoming | None = None,
         on_request: OnRequest | None = None,
-    ) -> Fields:
+    ) -> Awaitable[Fields]:
         """One request in the upstream's era, for ``client``; the raw result. Raises `RpcError`, `WireError`."""
         if self._meta is not None:
             params = self._modern_params(params, client)
         out = Outgoing(
             method,
             params,
-            headers or {},
+            headers or _NONE,
             on_message,
             None if self._modern else on_request,  # modern servers send no requests (basic, Messages)
             progress=client.progress,
             logs=client.log_level is not None,
         )
-        if out.on_request is None:
-            return await self.wire.request(out, attempt)
-        self._askable.append(out.on_request)
+        return self.wire.request(out, attempt) if out.on_request is None else self._asking(out, out.on_request, attempt)
+
+    async def _asking(self, out: Outgoing, client: OnRequest, attempt: Attempt) -> Fields:
+        """A request during which the upstream may ask the client."""
+        self._askable.append(client)
         try:
             return await self.wire.request(out, attempt)
         finally:
-            self._askable.remove(out.on_request)
+            self._askable.remove(client)
 
     def _modern_params(self, params: Mapping[str, Any], client: Client) -> Mapping[str, Any]:
         """``params`` with what every modern request says of its client."""

@@ -16,12 +16,13 @@ from functools import lru_cache
 from typing import Any
 
 from mcp_proxy.base.json import Fields, JsonError
+from mcp_proxy.base.occupancy import Occupancy
 from mcp_proxy.base.protocol import LATEST_MODERN
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.upstream import messages
 from mcp_proxy.core.upstream.answering import LARGEST, Answering, Posting
 from mcp_proxy.core.upstream.client import OnIncoming, OnRequest
-from mcp_proxy.core.upstream.exchange import Exchange, Response
+from mcp_proxy.core.upstream.exchange import Exchange, KeptHeaders, Response
 from mcp_proxy.core.upstream.failures import Attempt, Failure, Phase, RpcError, WireError
 from mcp_proxy.core.upstream.messages import Incoming, Reply
 from mcp_proxy.core.upstream.sse import Event, EventTooLarge, SseParser
@@ -47,6 +48,8 @@ _SESSION_WORDS = re.compile(
 )
 _BUSY = (429, 503)
 _CLEANUP_TIMEOUT = 5.0
+_MOST_KEPT = 1024
+"""Headers kept of as many requests, which differ by method and name."""
 _SHORTEST_POLL, _LONGEST_POLL = 50, 30_000
 """Milliseconds between looks at a stream that ended early, whatever the server wishes."""
 
@@ -100,9 +103,9 @@ class StreamableHttpWire:
         self._ids = itertools.count(1)
         self._progress: dict[int, OnIncoming] = {}
         """Who wants to hear of progress, by request: some servers report it on the standing stream."""
-        self._inflight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._requests = Occupancy()
+        self._kept: dict[tuple[str, str | None], KeptHeaders] = {}
+        """Headers of requests that have none of their own, by method and name."""
         self.terms: Terms | None = None
         self.session_id: str | None = None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -111,6 +114,18 @@ class StreamableHttpWire:
 
     def __repr__(self) -> str:
         return f"<StreamableHttpWire {self.terms.era if self.terms else 'opening'}>"
+
+    def _kept_headers(self, out: Outgoing) -> Mapping[str, str]:
+        """Those of a request, which are the same each time but for arguments in them."""
+        name = out.params.get(_NAMED.get(out.method, ""))
+        if self.terms is None or out.headers or not (name is None or isinstance(name, str)):
+            return self._headers(out)
+        kept = self._kept.get((out.method, name))
+        if kept is None:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            kept = self._kept[out.method, name] = KeptHeaders(self._headers(out))
+        return kept
 
     def _headers(self, out: Outgoing) -> dict[str, str]:
         headers = {**self._fixed, **out.headers}
@@ -131,33 +146,30 @@ class StreamableHttpWire:
         """See `Wire.request`."""
         request_id = next(self._ids)
         body = messages.request(request_id, out.method, tracked(out, request_id))
-        self._inflight += 1
-        self._idle.clear()
+        self._requests.inside += 1
         if out.on_message is not None and out.progress:
             self._progress[request_id] = out.on_message
+        response = None
         try:
-            response = await self._exchange.open("POST", self._url, self._headers(out), body, attempt)
-            try:
-                return await self._answer(response, request_id, out, attempt)
-            finally:
-                await response.close()
+            response = await self._exchange.open("POST", self._url, self._kept_headers(out), body, attempt)
+            return await self._answer(response, request_id, out, attempt)
         except asyncio.CancelledError:
             # Closing the stream cancels in the modern era; a legacy server has to be told.
             if out.cancellable and self.terms and self.terms.era is Era.LEGACY and attempt.phase is not Phase.NOT_SENT:
                 self._tasks.spawn(self._post_quietly(cancel_notice(request_id)), "cancel notice")
             raise
         finally:
+            if response is not None and not response.complete:
+                await response.close()
             self._progress.pop(request_id, None)
-            self._inflight -= 1
-            if not self._inflight:
-                self._idle.set()
+            self._requests.leave()
 
     async def _answer(self, response: Response, request_id: int, out: Outgoing, attempt: Attempt) -> Fields:
         if response.status != 200:
             raise await self._status_error(response, request_id, attempt)
         if out.method == "initialize":
             self.session_id = _session_id(response.header("Mcp-Session-Id"))
-        kind = response.header("Content-Type").partition(";")[0].strip().lower()
+        kind = _media_type(response.header("Content-Type"))
         if kind == "text/event-stream":
             return await self._from_stream(response, request_id, out, attempt)
         if kind != "application/json":
@@ -310,7 +322,7 @@ class StreamableHttpWire:
     async def retire(self) -> None:
         """Close once the requests in flight have ended: they are exchanges of their own and may still be answered."""
         try:
-            await self._idle.wait()
+            await self._requests.emptied()
         finally:
             await self.close()
 
@@ -341,6 +353,11 @@ def _own(reply: Reply, request_id: int) -> Fields:
         raise reply.error
     assert reply.result is not None
     return reply.result
+
+
+def _media_type(text: str) -> str:
+    """What a ``Content-Type`` names (RFC 9110 §8.3.1), without parameters."""
+    return text if text == "application/json" else text.partition(";")[0].strip().lower()
 
 
 def _session_id(text: str) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import nullcontext
 from enum import StrEnum
 from typing import Protocol
 
@@ -63,8 +62,6 @@ _CHANGES = {
     "notifications/resources/list_changed": "resources",
 }
 KINDS = frozenset(_CHANGES.values())
-_ALONE = nullcontext()
-"""Of calls that cannot be taken for one another, since nothing is asked where they are."""
 
 
 class State(StrEnum):
@@ -271,8 +268,11 @@ class Upstream:
                 link = await self._link_of(sending.client, shared)
                 if link is not shared and sending.client.key is not None:
                     self._profiles.set_apart(sending.client.key)
-            with self._desk.serving(attempt, deadline) if self._desk and link is shared else _ALONE:
+            if self._desk is None or link is not shared:
                 result = await exchange(link, sending, attempt, deadline)
+            else:
+                with self._desk.serving(attempt, deadline):
+                    result = await exchange(link, sending, attempt, deadline)
         except RpcError as error:
             self._answered(started, attempt)
             if error.code == UNSUPPORTED_VERSION and link is shared:

@@ -202,6 +202,8 @@ def tracked(out: Outgoing, request_id: int) -> Mapping[str, Any]:
     a shared transport it could be that of somebody else's request."""
     meta = out.params.get("_meta")
     wanted = out.on_message is not None and out.progress
+    if not wanted and (meta is None or isinstance(meta, Raw)):
+        return out.params
     if not wanted and not (isinstance(meta, Mapping) and "progressToken" in meta):
         return out.params
     known = decode(meta) if isinstance(meta, Raw) else meta

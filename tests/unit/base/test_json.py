@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_proxy.base import json as strict
 from mcp_proxy.base.json import (
     MAX_DEPTH,
     JsonError,
@@ -48,6 +49,37 @@ def test_no_bytes_raise_anything_but_a_json_error(data: bytes) -> None:
             read(data)
         except JsonError:
             continue
+
+
+def outcome(data: bytes) -> object:
+    try:
+        return repr(read_strict(data))
+    except JsonError as error:
+        return error.args
+
+
+@given(
+    json_values,
+    st.integers(0, 200),
+    st.sampled_from(['"', ":", ",", "}", "]", "\\", "\x01", "1", "e9", "-", " ", "{}", ""]),
+)
+def test_small_texts_are_judged_as_large_ones_are(value: Any, place: int, damage: str) -> None:
+    text = json.dumps({"a": value})
+    for data in (text.encode(), (text[:place] + damage + text[place + len(damage) :]).encode()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(strict, "_SMALL", -1)
+            large = outcome(data)
+        assert outcome(data) == large
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":1,"a":2}', '{"a":":","b":1}', '[{"a":{"b":1,"b":1}}]', '{"a":"\\":"}', "{}", '{":":1}']
+)
+def test_names_that_stand_twice_and_colons_in_texts_are_told_apart(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict, "_SMALL", -1)
+        large = outcome(text.encode())
+    assert outcome(text.encode()) == large
 
 
 @given(st.text(alphabet='{}[]",:\\ud8dc0a1e.-NaI tf', max_size=40))

@@ -69,6 +69,10 @@ class ScriptedResponse:
     def status(self) -> int:
         return self._answer.status
 
+    @property
+    def complete(self) -> bool:
+        return self.closed
+
     def header(self, name: str) -> str:
         return {k.lower(): v for k, v in self._answer.headers.items()}.get(name.lower(), "")
 
