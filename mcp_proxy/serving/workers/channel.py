@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Self
 
 from mcp_proxy.serving.workers.frames import AnyFrame, FrameReader, append
 
@@ -26,14 +25,9 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
 
-    @classmethod
-    async def connect(
-        cls, sock: socket.socket, on_frame: Callable[[AnyFrame], None], on_lost: Callable[[], None]
-    ) -> Self:
-        """Take over one end of a pair of sockets."""
-        loop = asyncio.get_running_loop()
-        _, channel = await loop.create_unix_connection(lambda: cls(on_frame, on_lost), sock=sock)
-        return channel
+    async def connect(self, sock: socket.socket) -> None:
+        """Take over one end of a pair of sockets. Frames may come before this has returned."""
+        await self._loop.create_unix_connection(lambda: self, sock=sock)
 
     def send(self, frame: AnyFrame) -> None:
         """Say it, in order."""

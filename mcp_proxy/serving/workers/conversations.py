@@ -18,6 +18,7 @@ from mcp_proxy.serving.workers.frames import (
     Opened,
     Passed,
     Said,
+    Sign,
     Stop,
     Taken,
     WireMessage,
@@ -39,6 +40,8 @@ class Conversations:
         self._tasks = tasks
         self._log = log
         self._open: dict[int, Conversation] = {}
+        self.answered = False
+        """Set when the worker shows that it is there."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -49,17 +52,13 @@ class Conversations:
             case Opened():
                 self._open[frame.conversation] = one = Conversation(self.channel, frame)
                 self._tasks.spawn(self._run(one), "conversation")
-            case Passed():
+            case Passed() | Taken() | Dropped():
                 if (one_of := self._open.get(frame.conversation)) is not None:
-                    one_of.hear(frame.message)
-            case Taken():
-                if (one_of := self._open.get(frame.conversation)) is not None:
-                    one_of.window.widen(frame.size)
-            case Dropped():
-                if (one_of := self._open.get(frame.conversation)) is not None:
-                    one_of.drop()
+                    one_of.take(frame)
             case Said():
                 getattr(self._log, frame.level)(frame.event, **frame.fields)
+            case Sign():
+                self.answered = True
             case Answered() | Stop():
                 raise ValueError("a worker does not say this")
             case _:
@@ -113,14 +112,20 @@ class Conversation:
             self.window.left -= size_of(piece)
             self._channel.send(Passed(self.number, piece))
 
-    def hear(self, message: WireMessage) -> None:
-        """A message for the application has come."""
-        self._heard.put_nowait(message)
+    def take(self, frame: Passed | Taken | Dropped) -> None:
+        """What the worker says of it."""
+        match frame:
+            case Passed():
+                self._heard.put_nowait(frame.message)
+            case Taken():
+                self.window.widen(frame.size)
+            case Dropped():
+                self.drop()
 
     def drop(self) -> None:
         """The client cannot be reached any more."""
         self._dropped = True
-        self.hear(wire_message(departure(self.scope)))
+        self._heard.put_nowait(wire_message(departure(self.scope)))
         self.window.lift()
 
 

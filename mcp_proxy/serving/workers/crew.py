@@ -21,12 +21,16 @@ from mcp_proxy.core.upstream.backoff import Backoff
 from mcp_proxy.serving.terms import GRACE, Serve, Serving
 from mcp_proxy.serving.workers.channel import Channel
 from mcp_proxy.serving.workers.conversations import Conversations
-from mcp_proxy.serving.workers.frames import Stop
+from mcp_proxy.serving.workers.frames import Sign, Stop
 from mcp_proxy.serving.workers.lifespan import Lifespan
 from mcp_proxy.serving.workers.worker import Terms
 
 _ENDING = GRACE + 3.0
 """Seconds that a worker has for letting go of its connections; its server needs `GRACE` and a little more."""
+_LOOK = 5.0
+"""Seconds between looks whether a worker is there."""
+_LOOKS = 6
+"""Looks without an answer after which it counts as hanging; starting takes some."""
 _HOME = Path(__file__).parents[3]
 """Where the package is."""
 
@@ -84,27 +88,36 @@ class _Crew:
                     await self._stopping.wait()
 
     async def _employ(self, number: int) -> str:
-        """Start a worker and wait for its end, which the stop brings about. Returns how it ended. Raises `OSError`."""
+        """Start a worker and wait for its end, which the stop brings about, or its silence.
+
+        Returns how it ended. Raises `OSError`.
+        """
         conversations = Conversations(self._serving.app, self._conversations, self._serving.log)
         ours, theirs = socket.socketpair()
         try:
-            conversations.channel = await Channel.connect(ours, conversations.take, conversations.drop_all)
+            conversations.channel = Channel(conversations.take, conversations.drop_all)
+            await conversations.channel.connect(ours)
             process = await self._start(theirs)
         finally:
             theirs.close()
         self._serving.log.info("worker_started", worker=number, pid=process.pid)
         ended = self._places.spawn(process.wait(), f"end of worker {number}")
         stopping = self._places.spawn(self._stopping.wait(), "stop")
-        await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not ended.done():
+        silent = self._places.spawn(_silence(conversations), f"silence of worker {number}")
+        await asyncio.wait([ended, stopping, silent], return_when=asyncio.FIRST_COMPLETED)
+        hangs = silent.done() and not ended.done()
+        if hangs:
+            process.kill()
+        elif not ended.done():
             conversations.channel.send(Stop())
             await asyncio.wait([ended], timeout=_ENDING)
-        if not ended.done():
+        if not (hangs or ended.done()):
             self._serving.log.error("worker_lost", worker=number, reason="it did not stop in time")
             process.kill()
         stopping.cancel()
+        silent.cancel()
         await asyncio.wait([ended])
-        return f"it ended with {process.returncode}"
+        return "it did not answer any more" if hangs else f"it ended with {process.returncode}"
 
     async def _start(self, channel: socket.socket) -> Process:
         listeners = self._serving.listeners
@@ -121,3 +134,13 @@ class _Crew:
 
     def _failed(self, name: str, error: BaseException) -> None:
         self._serving.log.error("task_failed", task=name, reason=f"{type(error).__name__}: {error}")
+
+
+async def _silence(worker: Conversations) -> None:
+    """Until the worker has not answered several times. Time in which we stood still ourselves is one of them at most."""
+    missed = 0
+    while missed < _LOOKS:
+        worker.answered = False
+        worker.channel.send(Sign())
+        await asyncio.sleep(_LOOK)
+        missed = 0 if worker.answered else missed + 1

@@ -96,7 +96,11 @@ class Stop(Frame, frozen=True, tag=6):
     """By the owner: let go of all connections, and end."""
 
 
-AnyFrame = Opened | Passed | Taken | Answered | Dropped | Said | Stop
+class Sign(Frame, frozen=True, tag=7):
+    """By the owner: is anybody there? By a worker: yes."""
+
+
+AnyFrame = Opened | Passed | Taken | Answered | Dropped | Said | Stop | Sign
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(AnyFrame).decode

@@ -19,6 +19,7 @@ from mcp_proxy.serving.workers.frames import (
     Opened,
     Passed,
     Said,
+    Sign,
     Stop,
     Taken,
     WireMessage,
@@ -55,6 +56,8 @@ class Relay:
                     one.window.widen(frame.size)
             case Stop():
                 self.stopping.set()
+            case Sign():
+                self.channel.send(frame)
             case Opened() | Dropped() | Said():
                 raise ValueError("an owner does not say this")
             case _:

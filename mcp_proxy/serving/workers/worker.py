@@ -57,7 +57,8 @@ class _Worker:
     async def run(self) -> bool:
         """Whether it ended as it was told to."""
         terms, relay = self._terms, Relay(self._tasks)
-        relay.channel = channel = await Channel.connect(socket.socket(fileno=terms.channel), relay.take, self._orphaned)
+        relay.channel = channel = Channel(relay.take, self._orphaned)
+        await channel.connect(socket.socket(fileno=terms.channel))
         self._log = RemoteLog(channel)
         route_foreign(self._log)
         try:

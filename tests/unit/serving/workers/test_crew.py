@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 
@@ -35,6 +37,23 @@ async def test_what_a_worker_is_asked_is_answered_here() -> None:
         assert [event for event, _ in house.log.lines] == ["worker_started"]
     (scope,) = app.scopes
     assert (scope["server"], scope["client"][0], "state" in scope) == (("127.0.0.1", house.port), "127.0.0.1", False)
+
+
+async def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "_LOOK", 0.02)
+    monkeypatch.setattr(crew, "_LOOKS", 10_000)
+    async with served(App(), crew.serve_by(1, "hypercorn")) as house:
+        await eventually(lambda: bool(house.log.lines), what="a worker was started")
+        assert (await asyncio.wait_for(talk(house.port, last("/stream")), 60))[0].status == 200
+        monkeypatch.setattr(crew, "_LOOKS", 20)
+        os.kill(house.log.lines[0][1]["pid"], signal.SIGSTOP)
+        await eventually(lambda: len(house.log.lines) >= 2, what="it was given up")
+        monkeypatch.setattr(crew, "_LOOKS", 10_000)
+        await eventually(lambda: len(house.log.lines) >= 3, what="another was started")
+        assert (await asyncio.wait_for(talk(house.port, last("/stream")), 60))[0].status == 200
+        await house.end()
+    assert [event for event, _ in house.log.lines] == ["worker_started", "worker_lost", "worker_started"]
+    assert house.log.lines[1][1]["reason"] == "it did not answer any more"
 
 
 async def test_workers_that_cannot_be_started_are_said_and_do_not_hold_up_the_stop(

@@ -50,8 +50,10 @@ class Line:
 
     async def connect(self) -> None:
         ours, theirs = socket.socketpair()
-        self.conversations.channel = await Channel.connect(ours, self.conversations.take, self.conversations.drop_all)
-        self.relay.channel = await Channel.connect(theirs, self.relay.take, lambda: None)
+        self.conversations.channel = Channel(self.conversations.take, self.conversations.drop_all)
+        self.relay.channel = Channel(self.relay.take, lambda: None)
+        await self.conversations.channel.connect(ours)
+        await self.relay.channel.connect(theirs)
 
     def ask(self, scope: dict[str, Any], *messages: dict[str, Any]) -> Asked:
         """Serve one request, of which these messages have come."""
