@@ -16,7 +16,6 @@ import msgspec
 MAX_DEPTH = 64
 _SMALL = 16 * 1024
 """Bytes up to which it does not matter that some texts are read twice."""
-_CONTAINERS = (dict, list)
 
 Raw = msgspec.Raw
 Fields = dict[str, Raw]
@@ -74,19 +73,10 @@ def read_strict(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass  # It can still be a number beyond the codec's range; and if it is not, the reason is to be told.
         else:
-            # Each name has a colon: as many of them as there are names means that none stands twice.
-            if data.count(b":") == _count_names(value):
+            # A name that stands twice is written once, and its colon missing then. An escape may stand for a colon.
+            if b"\\" not in data and data.count(b":") == encode(value).count(b":"):
                 return value
     return _read_slowly(data, max_depth)
-
-
-def _count_names(value: Any) -> int:
-    """Of all objects in ``value``, which is small."""
-    if type(value) is dict:
-        return len(value) + sum([_count_names(child) for child in value.values() if type(child) in _CONTAINERS])
-    if type(value) is list:
-        return sum([_count_names(child) for child in value if type(child) in _CONTAINERS])
-    return 0
 
 
 def _read_slowly(data: bytes, max_depth: int) -> Any:

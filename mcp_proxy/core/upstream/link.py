@@ -203,7 +203,7 @@ class Link:
             client = self._base
         if client is self._base and not own:
             return {**params, "_meta": self._meta}
-        kept = own if isinstance(own, Mapping) else {}
+        kept = own if isinstance(own, Mapping) else _NONE
         return {**params, "_meta": {**kept, **_modern_meta(self.terms.version, client)}}
 
     @property

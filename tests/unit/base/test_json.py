@@ -73,7 +73,18 @@ def test_small_texts_are_judged_as_large_ones_are(value: Any, place: int, damage
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a":1,"a":2}', '{"a":":","b":1}', '[{"a":{"b":1,"b":1}}]', '{"a":"\\":"}', "{}", '{":":1}']
+    "text",
+    [
+        '{"a":1,"a":2}',
+        '{"a":"\\u003a","a":2}',
+        '{"a":"x:y","a":"x"}',
+        '{"a":"x","a":"x:"}',
+        '{"a":":","b":1}',
+        '[{"a":{"b":1,"b":1}}]',
+        '{"a":"\\":"}',
+        "{}",
+        '{":":1}',
+    ],
 )
 def test_names_that_stand_twice_and_colons_in_texts_are_told_apart(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
