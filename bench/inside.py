@@ -6,8 +6,8 @@ log line, the doors, the call path, the wire that speaks MCP. What is not: HTTP 
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -119,11 +119,12 @@ async def inside() -> AsyncIterator[Inside]:
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,
         patch("mcp_proxy.core.upstream.dial.new_exchange", lambda *_: Scripted()),
+        open(os.devnull, "w") as stderr,  # a descriptor, as in use
     ):
         settings = Settings(jwt_secret=SECRET, state_dir=Path(directory))
         file = {"mcpServers": {"memory": {"type": "http", "url": "http://127.0.0.1:9/mcp"}}}
         servers = parse_servers(file, "servers.json", {}, "servers")
-        log = configure(settings, stream=io.StringIO(), clock=SystemClock())
+        log = configure(settings, stream=stderr, clock=SystemClock())
         app = create_app(settings, servers, log)
         async with app.test_app():
             yield Inside(app)

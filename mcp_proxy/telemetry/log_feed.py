@@ -53,14 +53,14 @@ class Backlog:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._messages)
 
-    def add(self, message: bytes) -> int:
-        """Add ``message``. Returns how many were dropped for it, itself included when it is larger than all may be."""
+    def add(self, *messages: bytes) -> int:
+        """Add ``messages``. Returns how many were dropped for them, of themselves too when they are too many or large."""
         count, size = self._limits
-        self._messages.append(message)
-        self._size += len(message)
+        self._messages.extend(messages)
+        self._size += sum(map(len, messages))
         dropped = 0
-        while len(self._messages) > count or self._size > size:
-            self.take()
+        while self._size > size or len(self._messages) > count:
+            self._size -= len(self._messages.popleft())
             dropped += 1
         return dropped
 
@@ -144,16 +144,19 @@ class LogFeed:
     def __repr__(self) -> str:
         return f"<LogFeed recent={len(self._recent)} readers={len(self._readers)}>"
 
-    def put(self, line: bytes) -> None:
-        """Take a line of JSON, redacted, with or without its newline. Neither blocks nor raises."""
-        line = line.rstrip(b"\n")
+    def put(self, *lines: bytes) -> None:
+        """Take lines of JSON, redacted, each with or without its newline. Neither blocks nor raises."""
         with self._lock:
-            self._recent.add(line)
+            self._recent.add(*lines)
             if self._readers:
-                fields = _read(line)
-                for reader in list(self._readers):
-                    if reader.wanted(fields):
-                        reader.put(line)
+                for line in lines:
+                    self._tell(line)
+
+    def _tell(self, line: bytes) -> None:
+        fields = _read(line)
+        for reader in list(self._readers):
+            if reader.wanted(fields):
+                reader.put(line.rstrip(b"\n"))
 
     @contextmanager
     def reading(self, wanted: Wanted, last: int) -> Iterator[Reader]:
@@ -162,7 +165,7 @@ class LogFeed:
         with self._lock:
             recent = [line for line in self._recent if wanted(_read(line))]
             for line in recent[len(recent) - last :] if last < len(recent) else recent:
-                reader.put(line)
+                reader.put(line.rstrip(b"\n"))
             self._readers.add(reader)
         try:
             yield reader

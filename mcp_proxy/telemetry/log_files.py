@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -23,7 +22,7 @@ _ROTATED = re.compile(r"latest-(\d{8}T\d{6}Z)(?:-(\d+))?\.jsonl")
 
 
 class LogFiles:
-    """Appends lines; one writer process a directory. ``on_error`` is told the first failure."""
+    """Appends lines, for one thread at a time; one writer process a directory. ``on_error`` is told the first failure."""
 
     def __init__(
         self,
@@ -43,49 +42,49 @@ class LogFiles:
         self._reported = False
         self._size = 0
         self._fd: int | None = None
-        self._closer: Callable[[], object] | None = None
-        # Libraries log from threads too.
-        self._lock = threading.Lock()
+        self._closer: weakref.finalize[[int], LogFiles] | None = None
 
     def __repr__(self) -> str:
         return f"<LogFiles {self._latest} size={self._size} open={self._fd is not None}>"
 
-    def write(self, line: bytes) -> None:
-        """Append one line, its newline included. Never raises."""
-        failure = None
-        with self._lock:
-            try:
-                if self._fd is not None and self._size and self._size + len(line) > self._max_bytes:
-                    self._rotate()
-                fd = self._open() if self._fd is None else self._fd
-                self._size += os.write(fd, line)
-            except OSError as error:
-                failure, self._reported = (None if self._reported else error), True
-        # Outside the lock: the report is a log line itself and comes by here again.
-        if failure is not None:
-            self._on_error(failure)
+    def write(self, *lines: bytes) -> None:
+        """Append lines, each with its newline. Never raises."""
+        together = b"".join(lines)
+        try:
+            for data in (together,) if self._size + len(together) <= self._max_bytes else lines:
+                self._append(data)
+        except OSError as error:
+            if not self._reported:
+                self._reported = True
+                self._on_error(error)
 
     def close(self) -> None:
         """Close the file; a later line opens it again."""
-        with self._lock:
-            self._close()
+        if self._closer is not None:
+            self._closer()
+        self._fd = self._closer = None
+
+    def _append(self, data: bytes) -> None:
+        if self._fd is not None and self._size and self._size + len(data) > self._max_bytes:
+            self._rotate()
+        fd = self._open() if self._fd is None else self._fd
+        while data:
+            written = os.write(fd, data)
+            self._size += written
+            data = data[written:]
 
     def _open(self) -> int:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(self._latest, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._fd = fd
         self._closer = weakref.finalize(self, os.close, fd)
+        self._closer.atexit = False  # The last lines come as late as that; the end closes it anyway.
         os.fchmod(fd, 0o600)  # A file that was there before may be open to others.
         self._size = os.fstat(fd).st_size
         return fd
 
-    def _close(self) -> None:
-        if self._closer is not None:
-            self._closer()
-        self._fd = self._closer = None
-
     def _rotate(self) -> None:
-        self._close()
+        self.close()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.time()))
         target, number = self._directory / f"latest-{stamp}.jsonl", 0
         while target.exists():

@@ -54,7 +54,7 @@ _INVISIBLE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\
 # Words that every text worth masking has one of. Those in the second row have a letter that is rare in log lines, so
 # that one pass over the bytes rules all of them out; whatever is not printable ASCII counts among the rare.
 _TRIGGERS = (b"cre", b"bearer", b"authorization")  # `cre`: secret, credential
-_RARE_TRIGGERS = (b"token", b"key", b"cookie", b"sk-", b"passw", b"eyj", b"@", b"\x7f")
+_ALL_TRIGGERS = (*_TRIGGERS, b"token", b"key", b"cookie", b"sk-", b"passw", b"eyj", b"@", b"\x7f")
 _COMMON = bytes(set(range(0x7F)) - set(b"jkwJKW@"))
 
 
@@ -67,11 +67,10 @@ def harmless(line: bytes) -> bool:
         return False
     lower = line.lower()
     rare = line.translate(None, _COMMON)
-    triggers = _TRIGGERS + _RARE_TRIGGERS if rare else _TRIGGERS
-    for trigger in triggers:
+    for trigger in _ALL_TRIGGERS if rare else _TRIGGERS:
         if trigger in lower:
             return False
-    return rare.isascii()
+    return not rare or rare.isascii()
 
 
 def redact_text(text: str, limit: int = LIMIT, *, tail: bool = False) -> str:

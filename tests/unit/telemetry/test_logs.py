@@ -9,7 +9,6 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,6 @@ class FixedClock:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _standard_logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, access = list(root.handlers), logging.getLogger("hypercorn.access")
-    yield
-    root.handlers[:] = handlers
-    access.disabled = False
-    for name in FOREIGN:
-        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def made(stream: io.StringIO, **settings: Any) -> Logger:
