@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,14 +14,9 @@ class Accepts:
     events: bool
 
 
-def read_accept(headers: Iterable[tuple[bytes, bytes]]) -> Accepts:
-    """From an ASGI scope's headers. No header, or an empty one, takes anything."""
-    values = [value for name, value in headers if name == b"accept"]
-    return _read(values[0] if len(values) == 1 else b",".join(values))
-
-
 @lru_cache(maxsize=256)
-def _read(value: bytes) -> Accepts:
+def accepted(value: bytes) -> Accepts:
+    """From the header's value; that of several is joined with commas. No header, or an empty one, takes anything."""
     ranges: dict[str, bool] = {}
     for piece in value.decode("latin-1").lower().split(","):
         name, *parameters = (part.strip() for part in piece.split(";"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from mcp_proxy.core.auth.principal import Principal
-from mcp_proxy.core.upstream.terms import Era
+from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.gateway.envelope import Headers, Notification, Refusal, Request
 from mcp_proxy.gateway.outlet import AskingChannel
 from mcp_proxy.gateway.session import Session, Sessions
@@ -18,19 +17,16 @@ from mcp_proxy.telemetry.record import RequestRecord
 class Asked(msgspec.Struct, frozen=True):
     """One request of a client, whatever its era and transport.
 
-    ``session`` is None for modern clients, and for legacy ones that came without one: they are answered statelessly.
-    ``headers`` is None on transports that have none. ``namespace`` is the server or group of the address, if it names one.
+    ``client`` is what is known of it, without a way to it, which is ``channel``. ``session`` is None for modern clients,
+    and for legacy ones that came without one: they are answered statelessly. ``headers`` is None on transports that have
+    none. ``namespace`` is the server or group of the address, if it names one.
     """
 
     request: Request
-    era: Era
-    version: str
+    client: Client
     principal: Principal
     channel: AskingChannel
     record: RequestRecord
-    capabilities: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    info: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    log_level: str | None = None
     session: Session | None = None
     namespace: str | None = None
     headers: Headers | None = None

@@ -26,8 +26,8 @@ from mcp_proxy.core.routing import About, Call
 from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.asked import Asked
-from mcp_proxy.gateway.clients import identity, lister, modern_client, session_client, visit
-from mcp_proxy.gateway.envelope import Refusal, check_mirrored
+from mcp_proxy.gateway.clients import identity, modern_client, session_client, visit
+from mcp_proxy.gateway.envelope import Headers, Refusal, check_mirrored
 from mcp_proxy.gateway.hook import NAME as HOOK
 from mcp_proxy.gateway.hook import Hook
 from mcp_proxy.gateway.meta.definitions import MetaTool
@@ -66,8 +66,8 @@ class Calling:
             return await self._hook.call(asked)
         if (own := self._meta.find(name, asked.principal, asked.namespace)) is not None:
             return await self._meta_tool(own, asked, arguments)
-        if asked.headers is not None and asked.era is Era.MODERN:
-            await self._check_mirrored(asked, name, arguments)
+        if asked.headers is not None and asked.client.era is Era.MODERN and self._may_be_mirrored(asked, name):
+            await self._check_mirrored(asked, asked.headers, name, arguments)
         return await self._call(asked, name, About.TOOL)
 
     async def _meta_tool(self, own: MetaTool, asked: Asked, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,29 +104,36 @@ class Calling:
             return await self._call(_referring(asked, ref, without="name"), uri, About.RESOURCE)
         raise Refusal(INVALID_PARAMS, "ref needs a name or a uri")
 
-    async def _check_mirrored(self, asked: Asked, name: str, arguments: Mapping[str, Any]) -> None:
+    def _may_be_mirrored(self, asked: Asked, name: str) -> bool:
+        """Whether any tool of that name has arguments that are repeated as headers."""
+        table = self._manager.catalog_for(asked.client).tools
+        for by_name in (table.by_shown, table.by_full, table.by_bare):
+            for entry in by_name.get(name, ()):
+                if entry.item.mirrored:
+                    return True
+        return False
+
+    async def _check_mirrored(self, asked: Asked, headers: Headers, name: str, arguments: Mapping[str, Any]) -> None:
         """The headers that repeat arguments, where the tool that is meant has any (streamable-http, Custom Headers)."""
-        client = lister(asked)
-        table = self._manager.catalog_for(client).tools
-        called_so = (entry for by in (table.by_shown, table.by_full, table.by_bare) for entry in by.get(name, ()))
-        if asked.headers is None or not any(entry.item.mirrored for entry in called_so):
-            return
-        # Which of them is meant, and whether there is one for this caller, is for the same rules to say as in the call.
+        # Which tool is meant, and whether there is one for this caller, is for the same rules to say as in the call.
         require(asked.principal, Scope.TOOLS_CALL)
-        shown = asked.namespace is None
-        target = await self._manager.resolve_tool(asked.principal, name, asked.namespace, client=client, shown=shown)
+        target = await self._manager.resolve_tool(
+            asked.principal, name, asked.namespace, client=asked.client, shown=asked.namespace is None
+        )
         tool = target.entries[0].item
         schema = tool.definition.get("inputSchema") or {}
-        check_mirrored(asked.request.id, tool.mirrored, schema, arguments, asked.headers)
+        check_mirrored(asked.request.id, tool.mirrored, schema, arguments, headers)
 
-    async def _call(self, asked: Asked, name: str, about: About) -> Mapping[str, Any]:
+    def _call(self, asked: Asked, name: str, about: About) -> Awaitable[Mapping[str, Any]]:
         """One request to a server, by the way that fits the client. Raises `ProxyError`, `Refusal`."""
         asked.record.tool = name
         params = _passed_on(asked.request.params)
-        if asked.era is Era.MODERN:
-            return await self._modern(asked, name, about, params)
-        session = asked.session
-        client = lister(asked) if session is None else session_client(session, asked.channel, asked.request.params)
+        return (self._round if asked.client.era is Era.MODERN else self._whole)(asked, name, about, params)
+
+    async def _whole(self, asked: Asked, name: str, about: About, params: dict[str, Any]) -> Mapping[str, Any]:
+        client, session = asked.client, asked.session
+        if session is not None:
+            client = session_client(session, asked.channel, asked.request.params)
         return (await self._send(asked, _call(asked, name, about, params, client))).fields
 
     async def _send(self, asked: Asked, call: Call, progress: Progress | None = None) -> Outcome:
@@ -138,7 +145,7 @@ class Calling:
 
     # Rounds of modern clients
 
-    async def _modern(self, asked: Asked, name: str, about: About, params: dict[str, Any]) -> Mapping[str, Any]:
+    async def _round(self, asked: Asked, name: str, about: About, params: dict[str, Any]) -> Mapping[str, Any]:
         purpose = f"{asked.request.method} {name} at {asked.namespace or ''}"
         server = None
         if (state := params.get("requestState")) is not None:
@@ -146,7 +153,7 @@ class Calling:
             if "park" in content:
                 self._check_still_allowed(asked, content["park"])
                 done = await self._parking.resume(content["park"], visit(asked), answers_of(params))
-                return self._round(asked, purpose, done)
+                return self._outcome(asked, purpose, done)
             server = content["server"]
             params["requestState"] = content["state"]
             if content["state"] is None:
@@ -154,8 +161,8 @@ class Calling:
         client = modern_client(asked)
         call = _call(asked, name, about, params, client, pinned=server)
         if (client.asks or client.log_level is not None) and self._manager.has_legacy:
-            return self._round(asked, purpose, await self._parkable(asked, call))
-        return self._round(asked, purpose, await self._send(asked, call))
+            return self._outcome(asked, purpose, await self._parkable(asked, call))
+        return self._outcome(asked, purpose, await self._send(asked, call))
 
     async def _parkable(self, asked: Asked, call: Call) -> Outcome | Wanted:
         """A call that a legacy server may interrupt with questions."""
@@ -164,7 +171,8 @@ class Calling:
             parked.progress = Progress(call.name)
             return self._send(asked, replace(call, client=modern_client(asked, parked)), parked.progress)
 
-        return await self._parking.start(asked.principal.who, identity(asked), visit(asked), asked.capabilities, make)
+        capabilities = asked.client.capabilities
+        return await self._parking.start(asked.principal.who, identity(asked), visit(asked), capabilities, make)
 
     def _check_still_allowed(self, asked: Asked, key: str) -> None:
         """A token may say less than the one that made the call: what it no longer sees it cannot go on with."""
@@ -178,7 +186,7 @@ class Calling:
         if not asked.principal.sees_tool(progress.tool or "", spec.name, spec.group):
             raise ProxyError(TOOL_NOT_FOUND, "this token no longer reaches what the call is about")
 
-    def _round(self, asked: Asked, purpose: str, done: Outcome | Wanted) -> Mapping[str, Any]:
+    def _outcome(self, asked: Asked, purpose: str, done: Outcome | Wanted) -> Mapping[str, Any]:
         """The result, or what is still needed, with a state that only this caller can bring back, to this request."""
         if isinstance(done, Wanted):
             state = self._seal.close({"park": done.key}, asked.principal, purpose)
@@ -193,7 +201,7 @@ class Calling:
 def text(asked: Asked, field: str) -> str:
     """A parameter that must be a string with something in it. Raises `Refusal`."""
     value = asked.request.params.get(field)
-    if not isinstance(value, str) or not value:
+    if type(value) is not str or not value:
         raise Refusal(INVALID_PARAMS, f"{field} must be a string")
     return value
 
@@ -203,7 +211,7 @@ def _object(asked: Asked, field: str) -> dict[str, Any]:
     value = asked.request.params.get(field)
     if value is None:
         return {}
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         raise Refusal(INVALID_PARAMS, f"{field} must be an object")
     return value
 
@@ -218,8 +226,8 @@ def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters without what was said to this hop alone."""
     passed = dict(params)
     meta = passed.pop("_meta", None)
-    if isinstance(meta, dict) and (kept := {key: value for key, value in meta.items() if key not in _HOP_META}):
-        passed["_meta"] = kept
+    if type(meta) is dict and not _HOP_META.issuperset(meta):
+        passed["_meta"] = {key: value for key, value in meta.items() if key not in _HOP_META}
     return passed
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from mcp_proxy.base.json import JsonError, Raw, decode_fields, encode
 from mcp_proxy.base.protocol import INVALID_REQUEST
-from mcp_proxy.core.upstream.client import ASKS, PROXY_INFO, Client, OnIncoming
+from mcp_proxy.core.upstream.client import ASKS, Client
 from mcp_proxy.core.upstream.failures import RpcError
 from mcp_proxy.core.upstream.messages import Incoming
 from mcp_proxy.core.upstream.terms import Era
@@ -24,11 +24,8 @@ from mcp_proxy.gateway.outlet import AskingChannel
 from mcp_proxy.gateway.parking import Parked, Visit
 from mcp_proxy.gateway.session import Session
 
-
-def lister(asked: Asked) -> Client:
-    """For lists: whose links these are, and what the client offers."""
-    key = asked.session.key if asked.session is not None else None
-    return Client(asked.era, asked.info or PROXY_INFO, asked.capabilities, asked.log_level, key=key)
+STATELESS = Client(Era.LEGACY)
+"""A legacy client that came without a session, of which nothing is known."""
 
 
 def keyed(client: Client, key: str) -> Client:
@@ -37,58 +34,41 @@ def keyed(client: Client, key: str) -> Client:
 
 
 def session_client(session: Session, channel: AskingChannel, params: Mapping[str, Any]) -> Client:
-    """A legacy client with a session; ``channel`` and ``params`` are those of its request."""
-    told = session.introduction
-    token = progress_token(params)
+    """A legacy client with a session, and the way to it; ``channel`` and ``params`` are those of its request."""
+    client, token = session.client, progress_token(params)
 
     def on_message(message: Incoming) -> None:
         if (body := translated(message, token)) is not None:
             session.notify(body, channel)
 
     async def on_request(request: Incoming) -> Mapping[str, Any]:
-        if ASKS.get(request.method) not in told.capabilities:
+        if ASKS.get(request.method) not in client.capabilities:
             raise RpcError(INVALID_REQUEST, f"the client does not offer {request.method}")
         return await session.ask(request.method, request.params, channel)
 
-    client = Client(
-        Era.LEGACY,
-        told.info or PROXY_INFO,
-        told.capabilities,
-        session.log_level,
-        progress=token is not None,
-        key=session.key,
-        on_message=on_message,
-        on_request=on_request,
-    )
     # A server is told that nothing can be asked, rather than left waiting.
-    return client if client.asks else replace(client, on_request=None)
+    asked = on_request if client.asks else None
+    return replace(client, progress=token is not None, on_message=on_message, on_request=asked)
 
 
 def modern_client(asked: Asked, parked: Parked | None = None) -> Client:
-    """A modern client; with ``parked`` legacy servers can ask it, on links of that call's own."""
+    """A modern client, and the way to it; with ``parked`` legacy servers can ask it, on links of that call's own."""
+    client, token = asked.client, progress_token(asked.request.params)
+    if parked is not None:
+        client = replace(client, key=parked.lease, on_request=parked.ask)
+    if token is None and client.log_level is None:
+        return client
     first = visit(asked)
-    on_message: OnIncoming | None = None
-    if first.token is not None or asked.log_level is not None:
 
-        def forward(message: Incoming) -> None:
-            if message.method == "notifications/message" and asked.log_level is None:
-                return  # a modern client asks for log messages, or gets none
-            if parked is None:
-                _say(message, first)
-            else:
-                parked.tell(partial(_say, message))
+    def forward(message: Incoming) -> None:
+        if message.method == "notifications/message" and client.log_level is None:
+            return  # a modern client asks for log messages, or gets none
+        if parked is None:
+            _say(message, first)
+        else:
+            parked.tell(partial(_say, message))
 
-        on_message = forward
-    return Client(
-        Era.MODERN,
-        asked.info or PROXY_INFO,
-        asked.capabilities,
-        asked.log_level,
-        progress=first.token is not None,
-        key=None if parked is None else parked.lease,
-        on_message=on_message,
-        on_request=None if parked is None else parked.ask,
-    )
+    return replace(client, progress=token is not None, on_message=forward)
 
 
 def _say(message: Incoming, to: Visit) -> bool:
@@ -99,20 +79,21 @@ def _say(message: Incoming, to: Visit) -> bool:
 
 def visit(asked: Asked) -> Visit:
     """The request, for a call that may go on in the client's next one."""
-    return Visit(asked.channel, progress_token(asked.request.params), logs=asked.log_level is not None)
+    return Visit(asked.channel, progress_token(asked.request.params), logs=asked.client.log_level is not None)
 
 
 def identity(asked: Asked) -> str:
     """Equal for modern calls that may use one another's links: the same caller, who says the same of itself."""
-    said = encode([asked.principal.who, asked.info, asked.capabilities, asked.log_level])
+    client = asked.client
+    said = encode([asked.principal.who, client.info, client.capabilities, client.log_level])
     return sha256(said).hexdigest()
 
 
 def progress_token(params: Mapping[str, Any]) -> str | int | None:
     """The token with which a client wants to hear of progress, if it does (basic/utilities/progress)."""
     meta = params.get("_meta")
-    token = meta.get("progressToken") if isinstance(meta, dict) else None
-    return token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
+    token = meta.get("progressToken") if type(meta) is dict else None
+    return token if type(token) in (str, int) else None
 
 
 def translated(message: Incoming, token: str | int | None) -> bytes | None:

@@ -10,7 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mcp_proxy.base.clock import Clock
-from mcp_proxy.base.errors import INVALID_ARGUMENTS, OVERLOADED, SERVER_NOT_FOUND, ProxyError
+from mcp_proxy.base.errors import (
+    BAD_REQUEST,
+    INTERNAL_ERROR,
+    INVALID_ARGUMENTS,
+    OVERLOADED,
+    SERVER_NOT_FOUND,
+    ProxyError,
+)
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.base.json import Raw, encode
 from mcp_proxy.base.protocol import (
@@ -207,34 +214,34 @@ class McpDoor:
         record, request = asked.record, asked.request
         if record.method != request.method:  # stdio's records have it as their method
             record.rpc_method = request.method[:100]
-        answer = await self._answer(asked)
+        era = asked.client.era
+        handler = self._methods[era].get(request.method)
+        try:
+            if handler is None:
+                status = 404 if era is Era.MODERN else 200
+                raise Refusal(METHOD_NOT_FOUND, f"Method not found: {request.method[:100]}", status=status)
+            answer = wording.result(request.id, await handler(asked), request.method, era)
+        except Exception as error:  # noqa: BLE001 - boundary: a bug of ours must not leave the client without an answer
+            answer = self._failed(asked, error)
         if self._log_bodies:
             record.request = {"method": request.method, "params": request.params}
             record.response = Raw(answer.body)
         return answer
 
-    async def _answer(self, asked: Asked) -> Answer:
-        request = asked.request
-        handler = self._methods[asked.era].get(request.method)
-        try:
-            if handler is None:
-                status = 404 if asked.era is Era.MODERN else 200
-                raise Refusal(METHOD_NOT_FOUND, f"Method not found: {request.method[:100]}", status=status)
-            fields = await handler(asked)
-            return wording.result(request.id, fields, request.method, asked.era)
-        except Refusal as refusal:
-            asked.record.error = asked.record.error or "bad_request"
-            answer = wording.refusal(refusal, request.id)
-            return answer if asked.era is Era.MODERN else Answer(answer.body, 200, answer.headers)
-        except ProxyError as error:
-            asked.record.error = error.kind.type
+    def _failed(self, asked: Asked, error: Exception) -> Answer:
+        request, record, era = asked.request, asked.record, asked.client.era
+        if isinstance(error, Refusal):
+            record.error = record.error or BAD_REQUEST.type
+            answer = wording.refusal(error, request.id)
+            return answer if era is Era.MODERN else Answer(answer.body, 200, answer.headers)
+        if isinstance(error, ProxyError):
+            record.error = error.kind.type
             if error.kind is INVALID_ARGUMENTS and request.method == "tools/call":
-                return wording.tool_failure(request.id, error, asked.era)
-            return wording.error(request.id, error, asked.era, asked.record.request_id, request.method)
-        except Exception as error:  # noqa: BLE001 - boundary: a bug of ours must not leave the client without an answer
-            self._log.exception("unhandled_exception", request_id=asked.record.request_id, exc_info=error)
-            asked.record.error = "internal_error"
-            return wording.fault(request.id, asked.record.request_id)
+                return wording.tool_failure(request.id, error, era)
+            return wording.error(request.id, error, era, record.request_id, request.method)
+        self._log.exception("unhandled_exception", request_id=record.request_id, exc_info=error)
+        record.error = INTERNAL_ERROR.type
+        return wording.fault(request.id, record.request_id)
 
     def refuse(self, refusal: Refusal) -> Answer:
         """See `asked.Door.refuse`."""
@@ -291,7 +298,7 @@ class McpDoor:
         if level not in LOG_LEVELS:
             raise Refusal(INVALID_PARAMS, f"level must be one of {', '.join(LOG_LEVELS)}")
         if asked.session is not None:
-            asked.session.log_level = level
+            asked.session.set_log_level(level)
         return {}
 
     # Modern methods

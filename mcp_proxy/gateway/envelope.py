@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from mcp_proxy.base.json import JsonError, encode, read_strict
+from mcp_proxy.base.json import JsonError, decode, encode, read_strict
 from mcp_proxy.base.protocol import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -31,6 +32,8 @@ from mcp_proxy.base.protocol import (
     PARSE_ERROR,
     UNSUPPORTED_VERSION,
 )
+from mcp_proxy.core.upstream.client import PROXY_INFO, Client
+from mcp_proxy.core.upstream.terms import Era
 
 _VERSION, _METHOD, _NAME = "mcp-protocol-version", "mcp-method", "mcp-name"
 _SHOWN = {_VERSION: "MCP-Protocol-Version", _METHOD: "Mcp-Method", _NAME: "Mcp-Name"}
@@ -54,6 +57,8 @@ RequestId = int | str
 
 MAX_INTRODUCTION = 16 * 1024
 """Bytes that a client's capabilities and description of itself may take together: they are kept, and sent on."""
+_KEPT_SIZE = 1024
+"""Bytes of the same from which on a modern client is not kept for its next request."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -113,19 +118,6 @@ class Headers(dict[str, str]):
         super().__init__(values or {})
         self.repeated = repeated
 
-    @classmethod
-    def from_asgi(cls, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """From an ASGI scope's headers, whose names are in lower case."""
-        found = cls()
-        for name, value in headers:
-            if name[:4] == b"mcp-":
-                key = name.decode("latin-1")
-                if key in found:
-                    found.repeated |= {key}
-                else:
-                    found[key] = value.decode("latin-1")
-        return found
-
 
 def http_status(code: int) -> int:
     """The HTTP status that goes with a JSON-RPC error code in the modern era; 200 for codes without one."""
@@ -141,15 +133,17 @@ def read_message(data: bytes) -> Message:
         body = read_strict(data)
     except JsonError as error:
         raise Refusal(PARSE_ERROR, f"the message is not JSON: {error}") from None
-    if isinstance(body, list):
+    if type(body) is list:
         raise Refusal(INVALID_REQUEST, "batches are not part of this protocol revision")
-    if not isinstance(body, dict):
+    if type(body) is not dict:
         raise Refusal(INVALID_REQUEST, "a message is a JSON object")
-    id = _readable_id(body)
-    fault = _message_fault(body, id)
+    id = body.get("id")
+    if type(id) not in (str, int):
+        id = None
+    params = body.get("params", {})
+    fault = _message_fault(body, id, params)
     if fault is not None:
         raise Refusal(INVALID_REQUEST, fault, id=id)
-    params = body.get("params", {})
     if id is None:
         return Notification(body["method"], params)
     if "method" in body:
@@ -157,22 +151,17 @@ def read_message(data: bytes) -> Message:
     return Response(id, body.get("result"), body.get("error"))
 
 
-def _readable_id(body: dict[str, Any]) -> RequestId | None:
-    id = body.get("id")
-    return id if isinstance(id, (str, int)) and not isinstance(id, bool) else None
-
-
-def _message_fault(body: dict[str, Any], id: RequestId | None) -> str | None:
-    """Why an object is none of the three messages, or None."""
+def _message_fault(body: dict[str, Any], id: RequestId | None, params: object) -> str | None:
+    """Why an object is none of the three messages, or None. ``id`` is None unless it can be one."""
     if body.get("jsonrpc") != "2.0":
         return "jsonrpc must be '2.0'"
-    if "id" in body and id is None:
+    if id is None and "id" in body:
         return "id must be a string or an integer"
     if "method" not in body:
         return _response_fault(body)
-    if not isinstance(body["method"], str):
+    if type(body["method"]) is not str:
         return "method must be a string"
-    return None if isinstance(body.get("params", {}), dict) else "params must be an object"
+    return None if type(params) is dict else "params must be an object"
 
 
 def _response_fault(body: dict[str, Any]) -> str | None:
@@ -187,16 +176,7 @@ def _response_fault(body: dict[str, Any]) -> str | None:
 # The modern envelope
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """What a modern request says about its client. ``info`` is {} when not given; ``log_level`` one of `LOG_LEVELS`."""
-
-    version: str
-    capabilities: Mapping[str, Any]
-    info: Mapping[str, Any]
-    log_level: str | None
-
-
-def is_modern(headers: Mapping[str, str], message: Message | None) -> bool:
+def is_modern(headers: Headers, message: Message | None) -> bool:
     """Which half of the protocol serves this POST: the modern one, or the one with ``initialize``.
 
     The header decides, and a version nobody knows is modern: it is refused there. A request that carries an envelope
@@ -204,86 +184,96 @@ def is_modern(headers: Mapping[str, str], message: Message | None) -> bool:
     """
     version = headers.get(_VERSION)
     if version is not None:
-        return version not in LEGACY_VERSIONS or _is_repeated(headers, _VERSION)
+        return version not in LEGACY_VERSIONS or _VERSION in headers.repeated
     if not isinstance(message, Request):
         return False
     meta = message.params.get("_meta")
     return isinstance(meta, dict) and META_VERSION in meta
 
 
-def read_envelope(request: Request, headers: Mapping[str, str] | None) -> Envelope:
-    """The envelope of a modern request, once it agrees with the headers. ``headers`` None: a transport without them.
+def read_envelope(request: Request, headers: Headers | None) -> Client:
+    """The client of a modern request, once envelope and headers agree. ``headers`` None: a transport without them.
 
     Raises `Refusal` for the first rung that fails: a repeated header (-32020), a missing envelope (-32602), a header
     that differs from the body (-32020), a revision that is not served (-32022), values of the wrong shape (-32602).
     """
-    if headers is not None:
-        _check_repeated(headers, request.id)
-    meta = _required_meta(request)
+    if headers is not None and headers.repeated:
+        _check_repeated(headers.repeated, request.id)
+    meta = request.params.get("_meta")
+    if type(meta) is not dict or META_VERSION not in meta or META_CLIENT_CAPABILITIES not in meta:
+        raise _lacking(request, meta)
     version = meta[META_VERSION]
     if headers is not None:
         _check_routing(request, version, headers)
-    if not isinstance(version, str):
+    if type(version) is not str:
         raise _invalid(request, f"{META_VERSION} must be a string")
     _check_served(version, request.id)
+    return _client(request, meta)
+
+
+def _client(request: Request, meta: Mapping[str, Any]) -> Client:
+    """What the client says of itself; who says the same is the same object, as far as that is kept. Raises `Refusal`."""
     capabilities, info = meta[META_CLIENT_CAPABILITIES], meta.get(META_CLIENT_INFO, {})
     for key, value in ((META_CLIENT_CAPABILITIES, capabilities), (META_CLIENT_INFO, info)):
-        if not isinstance(value, dict):
+        if type(value) is not dict:
             raise _invalid(request, f"{key} must be an object")
-    if len(encode([capabilities, info])) > MAX_INTRODUCTION:
+    said = encode([capabilities, info])
+    size = len(said)
+    if size > MAX_INTRODUCTION:
         raise _invalid(request, f"what the client says of itself is larger than {MAX_INTRODUCTION} bytes")
-    if META_LOG_LEVEL in meta and meta[META_LOG_LEVEL] not in LOG_LEVELS:
+    level = meta.get(META_LOG_LEVEL)
+    if META_LOG_LEVEL in meta and level not in LOG_LEVELS:
         raise _invalid(request, f"{META_LOG_LEVEL} must be one of {', '.join(LOG_LEVELS)}")
-    return Envelope(version, capabilities, info, meta.get(META_LOG_LEVEL))
+    return _kept(said, level) if size <= _KEPT_SIZE else Client(Era.MODERN, info or PROXY_INFO, capabilities, level)
 
 
-def check_notification(headers: Mapping[str, str]) -> None:
+@lru_cache(maxsize=256)
+def _kept(said: bytes, log_level: str | None) -> Client:
+    """The client that said this (`capabilities`, `info`): with every request it says the same."""
+    capabilities, info = decode(said)
+    return Client(Era.MODERN, info or PROXY_INFO, capabilities, log_level)
+
+
+def check_notification(headers: Headers) -> None:
     """Whether a notification's revision is served; nothing else about its headers is defined. Raises `Refusal`."""
-    if _is_repeated(headers, _VERSION):
+    if _VERSION in headers.repeated:
         raise Refusal(HEADER_MISMATCH, f"the {_SHOWN[_VERSION]} header stands more than once")
     _check_served(headers.get(_VERSION, ""), None)
 
 
-def _required_meta(request: Request) -> dict[str, Any]:
-    meta = request.params.get("_meta")
+def _lacking(request: Request, meta: object) -> Refusal:
+    """The refusal of a request without a whole envelope."""
+    needed = (META_VERSION, META_CLIENT_CAPABILITIES)
     if not isinstance(meta, dict):
-        raise _invalid(request, f"params._meta must be an object with {META_VERSION} and {META_CLIENT_CAPABILITIES}")
-    missing = [key for key in (META_VERSION, META_CLIENT_CAPABILITIES) if key not in meta]
-    if missing:
-        raise _invalid(request, f"params._meta lacks {' and '.join(missing)}")
-    return meta
+        return _invalid(request, f"params._meta must be an object with {' and '.join(needed)}")
+    return _invalid(request, f"params._meta lacks {' and '.join(key for key in needed if key not in meta)}")
 
 
-def _check_repeated(headers: Mapping[str, str], id: RequestId) -> None:
+def _check_repeated(repeated: frozenset[str], id: RequestId) -> None:
     for name, shown in _SHOWN.items():
-        if _is_repeated(headers, name):
+        if name in repeated:
             raise Refusal(HEADER_MISMATCH, f"the {shown} header stands more than once", id=id)
 
 
-def _is_repeated(headers: Mapping[str, str], name: str) -> bool:
-    return isinstance(headers, Headers) and name in headers.repeated
-
-
-def _check_routing(request: Request, version: object, headers: Mapping[str, str]) -> None:
+def _check_routing(request: Request, version: object, headers: Headers) -> None:
     """The headers that intermediaries route by must say what the body says."""
-    _check_equal(headers, _VERSION, version, request.id, "the version in params._meta")
-    _check_equal(headers, _METHOD, request.method, request.id, "the message's method")
+    if _VERSION not in headers or headers[_VERSION] != version:
+        raise _mismatch(request, headers, _VERSION, "the version in params._meta")
+    if _METHOD not in headers or headers[_METHOD] != request.method:
+        raise _mismatch(request, headers, _METHOD, "the message's method")
     key = _NAMED.get(request.method)
-    if key is None or request.params.get(key) is None:
+    if key is None or (named := request.params.get(key)) is None:
         return  # what is not named is for the method itself to refuse
     name = headers.get(_NAME)
-    if name is None:
-        raise Refusal(HEADER_MISMATCH, f"the {_SHOWN[_NAME]} header is missing", id=request.id)
-    if _decoded(name) != request.params[key]:
-        raise Refusal(HEADER_MISMATCH, f"the {_SHOWN[_NAME]} header differs from params.{key}", id=request.id)
+    if name is not None and name[:2] == "=?":
+        name = _decoded(name)
+    if name is None or name != named:
+        raise _mismatch(request, headers, _NAME, f"params.{key}")
 
 
-def _check_equal(headers: Mapping[str, str], name: str, value: object, id: RequestId, what: str) -> None:
-    header = headers.get(name)
-    if header is None:
-        raise Refusal(HEADER_MISMATCH, f"the {_SHOWN[name]} header is missing", id=id)
-    if header != value:
-        raise Refusal(HEADER_MISMATCH, f"the {_SHOWN[name]} header differs from {what}", id=id)
+def _mismatch(request: Request, headers: Headers, name: str, what: str) -> Refusal:
+    fault = f"differs from {what}" if name in headers else "is missing"
+    return Refusal(HEADER_MISMATCH, f"the {_SHOWN[name]} header {fault}", id=request.id)
 
 
 def _check_served(version: str, id: RequestId | None) -> None:

@@ -97,12 +97,11 @@ class Hook:
         """A call of the tool. Raises `ProxyError`, `Refusal`."""
         require(asked.principal, Scope.LLM_SERVE)
         asked.record.tool = NAME
-        capabilities = asked.capabilities if asked.session is None else asked.session.introduction.capabilities
-        if "sampling" not in capabilities:
+        if "sampling" not in asked.client.capabilities:
             raise ProxyError(
                 UNPROCESSABLE, "this client does not offer sampling, so that nothing can be answered by it"
             )
-        if asked.era is Era.MODERN:
+        if asked.client.era is Era.MODERN:
             return await self._round(asked)
         if asked.session is None:
             raise ProxyError(UNPROCESSABLE, "without a session a client cannot be asked: send initialize first")
@@ -175,7 +174,7 @@ class Hook:
         """The lane of the call, with the answer that came along. Raises `Refusal`."""
         state = asked.request.params.get("requestState")
         if state is None:
-            lane = ModernLane(f"hook-{self._ids()}", asked.principal.who, asked.capabilities, self._broker)
+            lane = ModernLane(f"hook-{self._ids()}", asked.principal.who, asked.client.capabilities, self._broker)
             self._modern[lane.key] = lane
             self._broker.add(lane, Window(1, most=1))
             return lane

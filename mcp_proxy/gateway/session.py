@@ -12,13 +12,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
+from msgspec.structs import replace
+
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import CANCELLED, OVERLOADED, ProxyError
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.base.json import Raw, encode
 from mcp_proxy.base.protocol import INVALID_REQUEST
 from mcp_proxy.core.auth.principal import LOCAL, Principal
+from mcp_proxy.core.upstream.client import PROXY_INFO, Client
 from mcp_proxy.core.upstream.failures import RpcError
+from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.envelope import RequestId, Response
 from mcp_proxy.gateway.outlet import AskingChannel, Channel, NoChannel, Outlet
 
@@ -56,7 +61,8 @@ class Session:
         self.key = key
         self.principal = principal
         self.introduction = introduction
-        self.log_level: str | None = None
+        self.client = Client(Era.LEGACY, introduction.info or PROXY_INFO, introduction.capabilities, key=key)
+        """As servers get to know it; without a way to it, which is its requests'."""
         self.outlet: Outlet | None = None
         """The stream for what belongs to no request: GET, SSE or stdout. None while the client holds none open."""
         self.prefers: str | None = None
@@ -105,6 +111,10 @@ class Session:
         """The client has given a sign of life."""
         self._last_used = self._clock.monotonic()
 
+    def set_log_level(self, level: str) -> None:
+        """The client wants log messages from this severity on (``logging/setLevel``)."""
+        self.client = replace(self.client, log_level=level)
+
     def idle_since(self) -> float | None:
         """Monotonic time of the last sign of life; None while something is in flight or a stream is open."""
         return None if self.outlet is not None or self._serving or self._asked else self._last_used
@@ -128,7 +138,7 @@ class Session:
             self._finished(request_id, served)
 
     def _finished(self, request_id: RequestId, served: _Served) -> None:
-        if served.channel is not None:  # which is about to end with the answer
+        if self._asked and served.channel is not None:  # which is about to end with the answer
             for question in self._asked.values():
                 if question.channel is served.channel and question.open:
                     self._withdraw(question)
@@ -216,8 +226,7 @@ class Session:
             self.outlet.close()
 
 
-@dataclass(slots=True)
-class _Served:
+class _Served(msgspec.Struct, eq=False):
     task: asyncio.Task[Any]
     channel: Channel | None = None
     cancelled: bool = False
@@ -296,7 +305,8 @@ class Sessions:
     def find(self, key: str, principal: Principal) -> Session | None:
         """The caller's own session of that id; somebody else's is as unknown as one that never was."""
         session = self._sessions.get(key)
-        if session is None or session.principal.who != principal.who:
+        # A token that has been read before makes the same object of it.
+        if session is None or (session.principal is not principal and session.principal.who != principal.who):
             return None
         self.renew(session, principal)
         return session
@@ -304,7 +314,7 @@ class Sessions:
     def renew(self, session: Session, principal: Principal) -> None:
         """The client has come again: a fresh token may say more of it, or less, than the one before."""
         session.used()
-        if session.principal != principal:
+        if session.principal is not principal and session.principal != principal:
             session.principal = principal
             self._on_renewed(session)
 

@@ -10,7 +10,7 @@ from mcp_proxy.core.catalog.view import View, view
 from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.gateway.asked import Asked
-from mcp_proxy.gateway.clients import identity, keyed, lister
+from mcp_proxy.gateway.clients import identity, keyed
 from mcp_proxy.gateway.parking import Parking
 
 
@@ -32,7 +32,7 @@ class Sight:
     async def of(self, asked: Asked) -> Seen:
         """What the caller sees; waits for servers that are being connected for the first time."""
         await self._manager.settled()
-        client = lister(asked)
+        client = asked.client
         if not client.profile:
             return _seen(self._manager.catalog, asked)
         client, done = self._with_links(asked, client)

@@ -23,14 +23,15 @@ from mcp_proxy.base.ids import IdSource, random_id
 from mcp_proxy.base.protocol import INVALID_REQUEST
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.auth.principal import Principal
-from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge.body import read_body_in_time
 from mcp_proxy.edge.event_stream import event
 from mcp_proxy.edge.respond import refuse, send_json
 from mcp_proxy.edge.streams import Streams
 from mcp_proxy.edge.types import Receive, Scope, Send
 from mcp_proxy.gateway.asked import Answer, Asked, Door
+from mcp_proxy.gateway.clients import STATELESS
 from mcp_proxy.gateway.envelope import Message, Notification, Refusal, Request, Response, read_message
+from mcp_proxy.gateway.head import read_head
 from mcp_proxy.gateway.outlet import Outlet
 from mcp_proxy.gateway.session import Session
 from mcp_proxy.gateway.stream import (
@@ -43,7 +44,6 @@ from mcp_proxy.gateway.stream import (
 )
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
-VERSION = "2024-11-05"
 IN_FLIGHT = 256
 """Requests of one client at a time. Their POSTs are answered at once, so nothing else holds a client back."""
 
@@ -136,7 +136,7 @@ class Sse:
 
     async def _message(self, scope: Scope, receive: Receive, send: Send, principal: Principal) -> None:
         connection = self._connection(scope, principal)
-        check_json(scope)
+        check_json(read_head(scope["headers"]).content_type)
         body = await read_body_in_time(receive, self._max_body)
         record: RequestRecord = scope[SCOPE_KEY]
         try:
@@ -213,10 +213,5 @@ async def _send(connection: _Connection, answer: Answer) -> None:
 
 def _asked(connection: _Connection, request: Request, principal: Principal, record: RequestRecord) -> Asked:
     session = connection.session
-    if session is None:
-        return Asked(request, Era.LEGACY, VERSION, principal, connection.outlet, record)
-    told = session.introduction
-    return Asked(
-        request, Era.LEGACY, told.version, principal, connection.outlet, record,
-        told.capabilities, told.info, session.log_level, session,
-    )  # fmt: skip
+    client = STATELESS if session is None else session.client
+    return Asked(request, client, principal, connection.outlet, record, session)

@@ -15,13 +15,15 @@ from typing import Protocol
 from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.errors import BAD_REQUEST, CANCELLED, INTERNAL_ERROR, ProxyError
 from mcp_proxy.base.ids import IdSource
-from mcp_proxy.base.protocol import INVALID_REQUEST, LATEST_LEGACY
+from mcp_proxy.base.protocol import INVALID_REQUEST
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.core.auth.principal import LOCAL
 from mcp_proxy.core.upstream.framing import LineFramer, Overlong
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.asked import Answer, Asked, Door
+from mcp_proxy.gateway.clients import STATELESS
 from mcp_proxy.gateway.envelope import (
+    Headers,
     Notification,
     Refusal,
     Request,
@@ -232,7 +234,7 @@ class StdioDoor:
         except Refusal as refusal:
             record.error = BAD_REQUEST.type
             return self._door.refuse(refusal)
-        if asked.era is Era.LEGACY and what.method == "initialize":
+        if asked.client.era is Era.LEGACY and what.method == "initialize":
             return self._introduce(asked, served)
         if asked.session is None:
             return await self._door.answer(asked)
@@ -241,31 +243,10 @@ class StdioDoor:
 
     def _asked(self, request: Request, record: RequestRecord) -> Asked:
         """The request with what is known of its client. Raises `Refusal` for an envelope that is not right."""
-        if is_modern({}, request):
-            envelope = read_envelope(request, None)
-            return Asked(
-                request=request,
-                era=Era.MODERN,
-                version=envelope.version,
-                principal=LOCAL,
-                channel=self._stream,
-                record=record,
-                capabilities=envelope.capabilities,
-                info=envelope.info,
-                log_level=envelope.log_level,
-            )
-        known = self._session.introduction if self._session is not None else None
-        return Asked(
-            request=request,
-            era=Era.LEGACY,
-            version=known.version if known else LATEST_LEGACY,
-            principal=LOCAL,
-            channel=self._stream,
-            record=record,
-            capabilities=known.capabilities if known else {},
-            info=known.info if known else {},
-            session=self._session,
-        )
+        if is_modern(Headers(), request):
+            return Asked(request, read_envelope(request, None), LOCAL, self._stream, record)
+        client = STATELESS if self._session is None else self._session.client
+        return Asked(request, client, LOCAL, self._stream, record, self._session)
 
     def _introduce(self, asked: Asked, served: _Served) -> Answer:
         """A client that introduces itself again starts anew."""

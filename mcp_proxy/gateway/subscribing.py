@@ -16,12 +16,10 @@ from mcp_proxy.core.calls import UpstreamRefusal, require
 from mcp_proxy.core.upstream.failures import RpcError
 from mcp_proxy.gateway.asked import Asked
 from mcp_proxy.gateway.calling import text
-from mcp_proxy.gateway.clients import lister, session_client
 from mcp_proxy.gateway.envelope import Refusal
 from mcp_proxy.gateway.following import Following
 from mcp_proxy.gateway.meta.router import MetaTools
 from mcp_proxy.gateway.notices import LISTINGS, Audience, Notices
-from mcp_proxy.gateway.outlet import NoChannel
 from mcp_proxy.gateway.session import Session
 from mcp_proxy.telemetry.logs import Logger
 
@@ -43,11 +41,10 @@ class Subscribing:
 
     def welcome(self, session: Session) -> None:
         """A new session is told of all lists, on its own stream, as long as it has one."""
-        client = session_client(session, NoChannel(), {})
         namespace = session.introduction.namespace
         kinds = frozenset(LISTINGS) if session.principal.has(Scope.TOOLS_READ) else frozenset[str]()
         kinds = self._that_change(kinds, session.principal, namespace)
-        audience = Audience(session.principal, client, namespace, _Standing(session), kinds)
+        audience = Audience(session.principal, session.client, namespace, _Standing(session), kinds)
         self._notices.add(session.key, audience)
 
     def farewell(self, session: Session) -> None:
@@ -88,7 +85,7 @@ class Subscribing:
         request_id = asked.request.id
         channel = _Held(asked)
         heard = self._that_change(kinds, asked.principal, asked.namespace)
-        audience = Audience(asked.principal, lister(asked), asked.namespace, channel, heard, request_id)
+        audience = Audience(asked.principal, asked.client, asked.namespace, channel, heard, request_id)
         self._notices.add(owner, audience)
         try:
             honoured: dict[str, Any] = {f"{kind}ListChanged": True for kind in LISTINGS if kind in kinds}

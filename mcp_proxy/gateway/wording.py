@@ -29,6 +29,8 @@ _CACHED = frozenset(
 )
 """Methods whose modern results say how long they may be kept (server/utilities/caching)."""
 _HOP_FIELDS = frozenset({"resultType", "ttlMs", "cacheScope"})
+_OF_ONE_HOP = _HOP_FIELDS | {"_meta"}
+"""Where something of one hop may be."""
 _PRIVATE = Raw(b'"private"')
 _OWN_META = Raw(encode({META_SERVER_INFO: PROXY_INFO}))
 _OWN_INFO = Raw(encode(PROXY_INFO))
@@ -55,7 +57,9 @@ def _modern(fields: Mapping[str, Any], method: str) -> dict[str, Any]:
     return shaped
 
 
-def _legacy(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _legacy(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _OF_ONE_HOP.isdisjoint(fields):
+        return fields
     shaped = {name: value for name, value in fields.items() if name not in _HOP_FIELDS}
     if "_meta" in shaped:
         meta = {name: value for name, value in _opened(shaped["_meta"]).items() if name != META_SERVER_INFO}

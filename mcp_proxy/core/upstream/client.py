@@ -67,10 +67,12 @@ class Client(msgspec.Struct, frozen=True, dict=True):
     @property
     def profile(self) -> str:
         """Equal for clients that a server would list the same things to; "" for those that offer nothing."""
-        return self._profile if self.asks else ""
+        return self._profile if self.capabilities else ""
 
     @cached_property
     def _profile(self) -> str:
+        if not self.asks:
+            return ""
         # Of a client's own object only what the protocol gives a meaning: what else it says must not make it another.
         words = [name for name in _PROFILED if name in self.capabilities]
         for name, members in _PROFILED.items():
@@ -82,9 +84,9 @@ class Client(msgspec.Struct, frozen=True, dict=True):
     @property
     def needs_own_link(self) -> bool:
         """Whether a legacy upstream must not take it for somebody else: it can be asked, or has set a log level."""
-        return self.key is not None and (self.asks or self.log_level is not None)
+        return self.key is not None and (self.log_level is not None or self.asks)
 
-    @cached_property
+    @property
     def declared(self) -> Mapping[str, Any]:
         """What servers are told that can be asked: of the client, or in its place."""
         return self.capabilities if self.house is None else {**self.capabilities, **_HOUSE_OFFERS}

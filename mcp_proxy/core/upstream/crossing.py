@@ -42,24 +42,25 @@ class Sending(msgspec.Struct, frozen=True):
 
 async def exchange(link: Link, sending: Sending, attempt: Attempt, deadline: Deadline) -> Fields:
     """The raw result. Raises `RpcError` (the upstream's, or the client's refusal of what it was asked) and `WireError`."""
-    headers = _mirrored(link, sending)
-    client = sending.client
+    client, params, headers = sending.client, sending.params, sending.headers
+    if link.terms.era is Era.LEGACY:
+        params = _without_rounds(params)
+    elif sending.tool is not None and sending.tool.mirrored:
+        headers = _mirrored(sending.tool, sending)
     if client.on_message is None and client.on_request is None and client.house is None:
-        return await link.request(
-            sending.method, _params(link, sending.params), attempt, headers=headers, client=client
-        )
+        return await link.request(sending.method, params, attempt, headers=headers, client=client)
     relay = _Relay(client, attempt, deadline)
     try:
-        return await _rounds(link, sending, attempt, headers, relay)
+        return await _rounds(link, sending, params, headers, relay)
     finally:
         relay.close()
 
 
-async def _rounds(link: Link, sending: Sending, attempt: Attempt, headers: Mapping[str, str], relay: _Relay) -> Fields:
+async def _rounds(
+    link: Link, sending: Sending, params: Mapping[str, Any], headers: Mapping[str, str], relay: _Relay
+) -> Fields:
     """Ask the upstream, and the client for what the upstream needs, until there is a result."""
-    client = sending.client
-    params = _params(link, sending.params)
-    modern = link.terms.era is Era.MODERN
+    client, attempt = sending.client, relay.attempt
     for left in reversed(range(MAX_ROUNDS)):
         try:
             result = await link.request(
@@ -73,14 +74,13 @@ async def _rounds(link: Link, sending: Sending, attempt: Attempt, headers: Mappi
             )
         except WireError as error:
             raise error if left == MAX_ROUNDS - 1 else _later(error, attempt) from None
-        if not modern or not relay.can_answer or not is_input_required(result):
+        if not relay.can_answer or link.terms.era is Era.LEGACY or not is_input_required(result):
             return result
         wanted = _input_requests(result)
         if (rest := relay.not_ours(wanted)) is not None:
             return _wanting(result, rest)
         if left:
-            params = {name: value for name, value in params.items() if name not in _ROUND_FIELDS}
-            params |= await relay.answers(wanted, result.get("requestState"))
+            params = {**_without_rounds(params), **await relay.answers(wanted, result.get("requestState"))}
     raise WireError(Failure.BAD_REPLY, Phase.STREAMING, f"it asked for input more than {MAX_ROUNDS} times")
 
 
@@ -98,17 +98,15 @@ def is_input_required(result: Fields) -> bool:
     return kind is not None and bytes(kind).strip() == b'"input_required"'
 
 
-def _params(link: Link, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A legacy upstream knows nothing of rounds."""
-    if link.terms.era is Era.MODERN or not _ROUND_FIELDS & params.keys():
+def _without_rounds(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters without what belongs to a round, of which a legacy upstream knows nothing."""
+    if _ROUND_FIELDS.isdisjoint(params):
         return params
     return {name: value for name, value in params.items() if name not in _ROUND_FIELDS}
 
 
-def _mirrored(link: Link, sending: Sending) -> Mapping[str, str]:
-    tool = sending.tool
-    if link.terms.era is not Era.MODERN or tool is None or not tool.mirrored:
-        return sending.headers
+def _mirrored(tool: Tool, sending: Sending) -> Mapping[str, str]:
+    """The headers, with those that repeat arguments."""
     arguments = sending.params.get("arguments") or {}
     own = {name: header_value(value) for name, value in tool.header_arguments(arguments).items()}
     return {**sending.headers, **own}
@@ -119,25 +117,19 @@ class _Relay:
 
     def __init__(self, client: Client, attempt: Attempt, deadline: Deadline) -> None:
         self._client = client
-        self._attempt = attempt
+        self.attempt = attempt
         self._deadline = deadline
         self._asking: set[asyncio.Task[Any]] = set()
         self._closed = False
         house = client.house
         self._house: OnRequest | None = None if house is None else partial(sampled, house)
         # Where several clients share the link, nobody can tell whom it means.
-        self._own = client.on_request if client.needs_own_link else None
+        self._own = client.on_request if client.on_request is not None and client.needs_own_link else None
         self._by_rounds = client.on_request if client.era is Era.LEGACY else None
-
-    @property
-    def can_ask(self) -> bool:
+        self.can_ask = self._own is not None or house is not None
         """Whether a legacy upstream may ask anything."""
-        return self._own is not None or self._house is not None
-
-    @property
-    def can_answer(self) -> bool:
+        self.can_answer = self._by_rounds is not None or house is not None
         """Whether what a modern upstream needs may be had here, and not only from the client in its next request."""
-        return self._by_rounds is not None or self._house is not None
 
     def not_ours(self, wanted: Mapping[str, Incoming]) -> Collection[str] | None:
         """What of it has to be left to the client; None: nothing, all can be had here."""
@@ -148,7 +140,7 @@ class _Relay:
 
     def message(self, message: Incoming) -> None:
         """A notification that belongs to the request."""
-        self._attempt.forwarded = True
+        self.attempt.forwarded = True
         if self._client.on_message is not None:
             self._client.on_message(message)
 
@@ -161,7 +153,7 @@ class _Relay:
             raise RpcError(METHOD_NOT_FOUND, f"{request.method} is not offered by this client")
         if self._closed:  # it came together with the answer
             raise RpcError(INVALID_REQUEST, "the request that it belongs to has ended")
-        self._attempt.forwarded = True
+        self.attempt.forwarded = True
         self._asking.add(task)
         try:
             with self._deadline.paused():
@@ -171,7 +163,7 @@ class _Relay:
 
     async def answers(self, wanted: Mapping[str, Incoming], state: Raw | None) -> dict[str, Any]:
         """The answers to an ``input_required`` result: what the next round is sent with."""
-        self._attempt.forwarded = True
+        self.attempt.forwarded = True
         with self._deadline.paused():
             # One after the other: clients show one question at a time.
             found: dict[str, Any] = {}

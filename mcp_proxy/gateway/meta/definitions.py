@@ -51,13 +51,6 @@ def listed(one: MetaTool, separator: str) -> Mapping[str, Any]:
     return {**definition, "name": f"{prefix(separator)}{one.word}", "description": description}
 
 
-def word_of(name: str) -> str | None:
-    """The word in the name of a meta tool, in either form; None for any other name."""
-    starts = (prefix(separator) for separator in SEPARATORS)
-    start = next((start for start in starts if name.startswith(start)), None)
-    return None if start is None or (word := name.removeprefix(start)) not in META_TOOLS else word
-
-
 def _text(description: str, **more: Any) -> dict[str, Any]:
     return {"type": "string", "minLength": 1, "description": description, **more}
 
@@ -193,3 +186,5 @@ _ALL = (
 )  # fmt: skip
 META_TOOLS: Mapping[str, MetaTool] = {one.word: one for one in _ALL}
 """All meta tools by their word, in the order they are listed."""
+META_NAMES: Mapping[str, MetaTool] = {f"{prefix(separator)}{one.word}": one for separator in SEPARATORS for one in _ALL}
+"""The same by name, in either form."""

@@ -13,7 +13,7 @@ from mcp_proxy.core.calls import check_arguments, require
 from mcp_proxy.core.mcp_client_manager import McpClientManager
 from mcp_proxy.core.registry import Registry
 from mcp_proxy.gateway.asked import Asked
-from mcp_proxy.gateway.meta.definitions import META_TOOLS, MetaTool, listed, named, word_of
+from mcp_proxy.gateway.meta.definitions import META_NAMES, META_TOOLS, MetaTool, listed, named
 from mcp_proxy.gateway.meta.managing import Managing
 from mcp_proxy.gateway.meta.reading import Reading
 from mcp_proxy.gateway.sight import Sight
@@ -70,10 +70,8 @@ class MetaTools:
 
     def find(self, name: str, principal: Principal, namespace: str | None) -> MetaTool | None:
         """The meta tool that a call of ``name`` means, in either form of the name, if it is there for the caller."""
-        word = word_of(name)
-        if word is None or not self._has(META_TOOLS[word], principal, namespace):
-            return None
-        return META_TOOLS[word]
+        one = META_NAMES.get(name)
+        return one if one is not None and self._has(one, principal, namespace) else None
 
     def hint(self, principal: Principal, namespace: str | None) -> str | None:
         """What a client's model should know that sees no tools but these."""

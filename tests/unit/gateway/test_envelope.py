@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -31,8 +30,10 @@ from mcp_proxy.base.protocol import (
     UNSUPPORTED_VERSION,
 )
 from mcp_proxy.core.catalog.mirrored import headers_of
+from mcp_proxy.core.upstream.client import PROXY_INFO, Client
+from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.envelope import (
-    Envelope,
+    MAX_INTRODUCTION,
     Headers,
     Notification,
     Refusal,
@@ -45,6 +46,7 @@ from mcp_proxy.gateway.envelope import (
     read_envelope,
     read_message,
 )
+from mcp_proxy.gateway.head import read_head
 
 MODERN = "2026-07-28"
 META: dict[str, Any] = {META_VERSION: MODERN, META_CLIENT_CAPABILITIES: {"sampling": {}}}
@@ -58,36 +60,12 @@ def refused_message(body: object) -> Refusal:
     return caught.value
 
 
+def mcp_headers(raw: list[tuple[bytes, bytes]]) -> Headers:
+    return read_head(raw).mcp
+
+
 def read(**body: Any) -> object:
     return read_message(json.dumps({"jsonrpc": "2.0", **body}).encode())
-
-
-# Headers
-
-
-def test_only_mcp_headers_are_kept_by_their_lower_case_names() -> None:
-    raw = [(b"host", b"x"), (b"mcp-method", b"tools/list"), (b"mcp-session-id", b"s"), (b"accept", b"*/*")]
-    headers = Headers.from_asgi(raw)
-    assert headers == {"mcp-method": "tools/list", "mcp-session-id": "s"}
-    assert headers.repeated == frozenset()
-
-
-def test_of_repeated_headers_the_first_counts_and_the_name_is_known() -> None:
-    raw = [(b"mcp-name", b"a"), (b"mcp-method", b"m"), (b"mcp-name", b"b"), (b"mcp-method", b"m"), (b"mcp-name", b"c")]
-    headers = Headers.from_asgi(raw)
-    assert headers == {"mcp-name": "a", "mcp-method": "m"}
-    assert headers.repeated == {"mcp-name", "mcp-method"}
-
-
-def test_other_headers_may_be_repeated() -> None:
-    assert Headers.from_asgi([(b"accept", b"a"), (b"accept", b"b")]).repeated == frozenset()
-
-
-@given(st.lists(st.tuples(st.binary(max_size=6).map(lambda name: b"mcp-" + name), st.binary(max_size=8))))
-def test_no_bytes_in_headers_raise_anything(raw: list[tuple[bytes, bytes]]) -> None:
-    headers = Headers.from_asgi(raw)
-    assert len(headers) == len({name for name, _ in raw})
-    assert headers.repeated <= headers.keys()
 
 
 # Messages
@@ -297,7 +275,7 @@ def test_even_an_empty_version_in_the_envelope_is_modern() -> None:
 
 
 def test_a_repeated_version_header_is_modern_where_it_is_refused() -> None:
-    headers = Headers.from_asgi([(b"mcp-protocol-version", b"2025-11-25"), (b"mcp-protocol-version", MODERN.encode())])
+    headers = mcp_headers([(b"mcp-protocol-version", b"2025-11-25"), (b"mcp-protocol-version", MODERN.encode())])
     assert is_modern(headers, call())
     assert refused(call(), headers).code == HEADER_MISMATCH
 
@@ -312,7 +290,7 @@ def headers_for(method: str = "tools/call", version: str = MODERN, name: str | N
     return found
 
 
-def refused(request: Request, headers: Mapping[str, str] | None) -> Refusal:
+def refused(request: Request, headers: Headers | None) -> Refusal:
     with pytest.raises(Refusal) as caught:
         read_envelope(request, headers)
     assert caught.value.id == request.id
@@ -323,19 +301,38 @@ def refused(request: Request, headers: Mapping[str, str] | None) -> Refusal:
 def test_a_request_that_agrees_with_its_headers_has_an_envelope() -> None:
     info = {"name": "client", "version": "1"}
     request = call({"_meta": {**META, META_CLIENT_INFO: info, META_LOG_LEVEL: "warning"}})
-    assert read_envelope(request, headers_for()) == Envelope(MODERN, {"sampling": {}}, info, "warning")
+    assert read_envelope(request, headers_for()) == Client(Era.MODERN, info, {"sampling": {}}, "warning")
 
 
 def test_info_and_log_level_may_be_absent() -> None:
-    assert read_envelope(call(), headers_for()) == Envelope(MODERN, {"sampling": {}}, {}, None)
+    assert read_envelope(call(), headers_for()) == Client(Era.MODERN, PROXY_INFO, {"sampling": {}})
 
 
 def test_without_headers_the_body_alone_counts() -> None:
-    assert read_envelope(call(), None).version == MODERN
+    assert read_envelope(call(), None).era is Era.MODERN
 
 
-def test_a_plain_mapping_of_headers_will_do() -> None:
-    assert read_envelope(call(), dict(headers_for())).version == MODERN
+def test_who_says_the_same_of_itself_is_the_same_client() -> None:
+    meta = {**META, META_CLIENT_INFO: {"name": "client"}}
+    first = read_envelope(call({"_meta": {**meta, "progressToken": 1}}, id=1), headers_for())
+    assert read_envelope(call({"_meta": {**meta, "progressToken": 2}}, id=2), headers_for()) is first
+    for other in ({META_CLIENT_INFO: {"name": "other"}}, {META_CLIENT_CAPABILITIES: {}}, {META_LOG_LEVEL: "info"}):
+        assert read_envelope(call({"_meta": {**meta, **other}}), headers_for()) != first
+
+
+@pytest.mark.parametrize("more", [0, 1000, 2000])
+def test_a_client_may_say_much_or_little_of_itself(more: int) -> None:
+    info = {"name": "größe", "number": 2**70, "part": 0.5, "more": "x" * more}
+    capabilities = {"elicitation": {"form": {}}, "experimental": {"list": [None, True, -1, "\u0001"]}}
+    meta = {**META, META_CLIENT_CAPABILITIES: capabilities, META_CLIENT_INFO: info}
+    assert read_envelope(call({"_meta": meta}), headers_for()) == Client(Era.MODERN, info, capabilities)
+
+
+def test_what_a_client_says_of_itself_is_bounded() -> None:
+    refusal = refused(call({"_meta": {**META, META_CLIENT_INFO: {"name": "x" * MAX_INTRODUCTION}}}), headers_for())
+    assert (refusal.code, refusal.message) == (
+        INVALID_PARAMS, f"what the client says of itself is larger than {MAX_INTRODUCTION} bytes",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("headers", [None, headers_for()])
@@ -363,14 +360,14 @@ def test_the_keys_that_are_missing_are_named(meta: dict[str, Any], missing: list
 @pytest.mark.parametrize("name", ["mcp-protocol-version", "mcp-method", "mcp-name"])
 def test_a_routing_header_may_stand_once_even_with_equal_values(name: str) -> None:
     raw = [(key.encode(), value.encode()) for key, value in headers_for().items()]
-    headers = Headers.from_asgi([*raw, *(pair for pair in raw if pair[0] == name.encode())])
+    headers = mcp_headers([*raw, *(pair for pair in raw if pair[0] == name.encode())])
     refusal = refused(call(), headers)
     assert refusal.code == HEADER_MISMATCH
     assert refusal.message.lower() == f"the {name} header stands more than once"
 
 
 def test_other_mcp_headers_may_be_repeated() -> None:
-    assert read_envelope(call(), Headers(headers_for(), frozenset({"mcp-session-id"}))).version == MODERN
+    assert read_envelope(call(), Headers(headers_for(), frozenset({"mcp-session-id"}))).era is Era.MODERN
 
 
 @pytest.mark.parametrize(
@@ -396,7 +393,7 @@ def test_headers_must_say_what_the_body_says(headers: Headers, message: str) -> 
 )
 def test_the_name_header_repeats_what_each_method_names(method: str, key: str) -> None:
     request = Request(1, method, {"_meta": META, key: "file:///a b"})
-    assert read_envelope(request, headers_for(method, name="file:///a b")).version == MODERN
+    assert read_envelope(request, headers_for(method, name="file:///a b")).era is Era.MODERN
     assert refused(request, headers_for(method, name="file:///c")).message == (
         f"the Mcp-Name header differs from params.{key}"
     )
@@ -404,13 +401,13 @@ def test_the_name_header_repeats_what_each_method_names(method: str, key: str) -
 
 def test_methods_that_name_nothing_need_no_name_header() -> None:
     request = Request(1, "tools/list", {"_meta": META, "name": "ignored"})
-    assert read_envelope(request, headers_for("tools/list", name=None)).version == MODERN
-    assert read_envelope(request, headers_for("tools/list", name="other")).version == MODERN
+    assert read_envelope(request, headers_for("tools/list", name=None)).era is Era.MODERN
+    assert read_envelope(request, headers_for("tools/list", name="other")).era is Era.MODERN
 
 
 @pytest.mark.parametrize("name", [None, "echo"])
 def test_a_call_that_names_nothing_is_left_to_the_method(name: str | None) -> None:
-    assert read_envelope(Request(1, "tools/call", {"_meta": META}), headers_for(name=name)).version == MODERN
+    assert read_envelope(Request(1, "tools/call", {"_meta": META}), headers_for(name=name)).era is Era.MODERN
 
 
 def test_a_name_that_is_no_string_equals_no_header() -> None:
@@ -424,7 +421,7 @@ def test_a_name_that_is_no_string_equals_no_header() -> None:
 @example("")
 def test_a_name_as_the_sdk_writes_it_is_read(name: str) -> None:
     headers = headers_for(name=encode_header_value(name))
-    assert read_envelope(call({"name": name}), headers).version == MODERN
+    assert read_envelope(call({"name": name}), headers).era is Era.MODERN
 
 
 @pytest.mark.parametrize("version", ["2099-01-01", "", "2025-11-25"])
@@ -499,7 +496,7 @@ def test_the_rungs_come_in_the_order_of_the_specification() -> None:
         (INVALID_PARAMS, META_CLIENT_INFO),
         (INVALID_PARAMS, META_LOG_LEVEL),
     ]
-    assert read_envelope(request, headers) == Envelope(MODERN, {}, {}, "info")
+    assert read_envelope(request, headers) == Client(Era.MODERN, PROXY_INFO, {}, "info")
 
 
 _versions = st.sampled_from([MODERN, "2025-11-25", "2099-01-01", "", None, 5])
@@ -519,15 +516,17 @@ _routing = st.fixed_dictionaries(
 
 @given(_metas, st.sampled_from(["tools/call", "tools/list"]), st.none() | _names, st.none() | _routing)
 def test_requests_are_refused_with_the_code_and_data_of_the_sdk(
-    meta: dict[str, Any] | None, method: str, name: str | None, headers: dict[str, str] | None
+    meta: dict[str, Any] | None, method: str, name: str | None, given: dict[str, str] | None
 ) -> None:
     params = {"_meta": meta, "name": name}
-    theirs = classify_inbound_request({"method": method, "params": params}, headers=headers)
+    theirs = classify_inbound_request({"method": method, "params": params}, headers=given)
+    headers = None if given is None else Headers(given)
     if isinstance(theirs, InboundLadderRejection):
         refusal = refused(Request(1, method, params), headers)
         assert (refusal.code, refusal.data) == (theirs.code, theirs.data)
     else:
-        assert read_envelope(Request(1, method, params), headers).version == theirs.protocol_version
+        assert theirs.protocol_version == MODERN
+        assert read_envelope(Request(1, method, params), headers).era is Era.MODERN
 
 
 # Notifications

@@ -61,7 +61,7 @@ async def test_sessions_are_as_everywhere(http: StreamableHttp, bench: Bench) ->
     answer = await at_hook(http, call(1), key, BOTH).done()
     assert (opened.status, told.status, answer.status) == (200, 202, 200)
     asked = bench.door.asked[-1]
-    assert (asked.era, asked.namespace, asked.capabilities) == (Era.LEGACY, None, {"sampling": {}})
+    assert (asked.client.era, asked.namespace, asked.client.capabilities) == (Era.LEGACY, None, {"sampling": {}})
     stream = at_hook(http, None, EVENTS, key, method="GET")
     await stream.until(lambda it: len(it.sent) > 1)
     assert asked.session is not None

@@ -10,7 +10,9 @@ import pytest
 
 from mcp_proxy.base.errors import CANCELLED, OVERLOADED, ProxyError
 from mcp_proxy.base.json import Raw
+from mcp_proxy.core.upstream.client import Client
 from mcp_proxy.core.upstream.failures import RpcError
+from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.gateway.envelope import Response
 from mcp_proxy.gateway.outlet import Channel, NoChannel, Outlet
 from mcp_proxy.gateway.session import Introduction, Left, Session, Sessions
@@ -244,6 +246,13 @@ async def test_its_repr_names_neither_key_nor_caller(session: Session) -> None:
 
 
 # The table
+
+
+async def test_servers_get_to_know_the_client_as_it_introduced_itself(sessions: Sessions) -> None:
+    session = sessions.open(ADA, Introduction("2025-11-25", {"roots": {}}, {"name": "t"}))
+    assert session.client == Client(Era.LEGACY, {"name": "t"}, {"roots": {}}, key=session.key)
+    session.set_log_level("info")
+    assert session.client == Client(Era.LEGACY, {"name": "t"}, {"roots": {}}, "info", key=session.key)
 
 
 async def test_a_session_is_its_openers_alone(sessions: Sessions, session: Session) -> None:

@@ -196,7 +196,7 @@ async def test_answers_come_through_the_stream(sse: Sse, bench: Bench) -> None:
     assert (await client.events(2))[1] == {"jsonrpc": "2.0", "id": 1, "result": {"did": "tools/call"}}
     asked = bench.door.asked[-1]
     assert asked.session is bench.door.sessions.find("key-1", ADA)
-    assert (asked.era, asked.version, asked.capabilities) == (Era.LEGACY, "2025-11-25", {"roots": {}})
+    assert (asked.client.era, asked.client.capabilities) == (Era.LEGACY, {"roots": {}})
     assert (asked.record, asked.record.door, asked.headers, asked.namespace) == (posted.record, "sse", None, None)
 
 
@@ -205,7 +205,7 @@ async def test_requests_before_initialize_are_served_statelessly(sse: Sse, bench
     await client.tell(call(1))
     assert (await client.events(1))[0]["id"] == 1
     asked = bench.door.asked[0]
-    assert (asked.session, asked.version, asked.capabilities) == (None, "2024-11-05", {})
+    assert (asked.session, asked.client.era, asked.client.capabilities) == (None, Era.LEGACY, {})
 
 
 async def test_a_stream_is_initialized_once(sse: Sse, bench: Bench) -> None:

@@ -183,8 +183,9 @@ async def test_a_request_with_an_envelope_is_served_statelessly() -> None:
 
     [asked] = one.door.asked
     assert answers == [{"jsonrpc": "2.0", "id": "a", "result": {"did": "tools/list", "size": ""}}]
-    assert (asked.era, asked.version, asked.session, asked.principal) == (Era.MODERN, "2026-07-28", None, LOCAL)
-    assert (asked.capabilities, asked.info["name"], asked.log_level) == ({"sampling": {}}, "test", "warning")
+    assert (asked.client.era, asked.session, asked.principal) == (Era.MODERN, None, LOCAL)
+    known = asked.client
+    assert (known.capabilities, known.info["name"], known.log_level) == ({"sampling": {}}, "test", "warning")
     assert asked.headers is None
 
 
@@ -215,9 +216,10 @@ async def test_initialize_opens_the_session_that_later_requests_belong_to() -> N
 
     assert [answer["id"] for answer in answers] == [1, 2]
     first, second = one.door.asked
-    assert (first.era, first.session) == (Era.LEGACY, None)
-    assert (second.era, second.session, second.version) == (Era.LEGACY, session, "2025-06-18")
-    assert (second.capabilities, second.info) == ({"roots": {}}, {"name": "t"})
+    assert (first.client.era, first.session) == (Era.LEGACY, None)
+    assert (second.client.era, second.session) == (Era.LEGACY, session)
+    assert (second.client.capabilities, second.client.info) == ({"roots": {}}, {"name": "t"})
+    assert session.introduction.version == "2025-06-18"
     assert one.door.ended == [session], "the session ends with the stream"
 
 
@@ -252,7 +254,7 @@ async def test_requests_before_initialize_are_served_statelessly_in_the_legacy_e
         await one.pipe.messages(1)
 
     [asked] = one.door.asked
-    assert (asked.era, asked.version, asked.session, asked.capabilities) == (Era.LEGACY, "2025-11-25", None, {})
+    assert (asked.client.era, asked.session, asked.client.capabilities) == (Era.LEGACY, None, {})
 
 
 async def test_the_client_answers_requests_of_ours_on_the_same_stream() -> None:

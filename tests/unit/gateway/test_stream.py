@@ -16,7 +16,6 @@ from mcp_proxy.edge.body import ClientGone
 from mcp_proxy.edge.event_stream import PING, event
 from mcp_proxy.edge.streams import Streams, calling_after
 from mcp_proxy.edge.types import Receive, Scope, Send
-from mcp_proxy.gateway.accept import Accepts, read_accept
 from mcp_proxy.gateway.outlet import Outlet
 from mcp_proxy.gateway.stream import MAX_STREAMS, check_json, stream_outlet
 from tests.unit.gateway.http_fakes import LIMIT, Exchange, request
@@ -157,43 +156,12 @@ async def test_close_does_not_wait_for_ever() -> None:
 # Headers
 
 
-@pytest.mark.parametrize(
-    ("accept", "json", "events"),
-    [
-        (None, True, False),
-        (b"", True, False),
-        (b"*/*", True, False),
-        (b"application/json", True, False),
-        (b"application/json, text/event-stream", True, True),
-        (b"Text/Event-Stream;q=0.5 ,APPLICATION/JSON; q=1", True, True),
-        (b"text/event-stream", False, True),
-        (b"text/*", False, True),
-        (b"application/*", True, False),
-        (b"text/html", False, False),
-        (b"*/*, text/event-stream", True, True),
-        (b"*/*, application/json;q=0", False, False),
-        (b"text/*, text/event-stream; q=0", False, False),
-        (b"application/json;q=0.0, text/event-stream;charset=utf-8", False, True),
-        (b"application/json;q=x", True, False),
-        (b"*/*;q=0", False, False),
-        (b",,", True, False),
-        (b"\xff", False, False),
-    ],
-)
-def test_accept_says_which_forms_a_client_takes(accept: bytes | None, json: bool, events: bool) -> None:
-    headers = [(b"host", b"x")] if accept is None else [(b"accept", accept)]
-    assert read_accept(headers) == Accepts(json, events)
-
-
-def test_several_accept_headers_count_as_one() -> None:
-    assert read_accept([(b"accept", b"application/json"), (b"accept", b"text/event-stream")]) == Accepts(True, True)
-
-
 def test_a_body_has_to_be_declared_as_json() -> None:
-    check_json({"headers": [(b"content-type", b"application/JSON ; charset=utf-8")]})
-    for headers in ([], [(b"content-type", b"text/json")]):
+    check_json(b"application/json")
+    check_json(b"application/JSON ; charset=utf-8")
+    for content_type in (None, b"", b"text/json"):
         with pytest.raises(ProxyError) as caught:
-            check_json({"headers": headers})
+            check_json(content_type)
         assert caught.value.kind is UNSUPPORTED_MEDIA_TYPE
 
 

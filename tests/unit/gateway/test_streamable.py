@@ -22,6 +22,7 @@ from mcp_proxy.base.errors import (
     ProxyError,
 )
 from mcp_proxy.base.protocol import META_CLIENT_CAPABILITIES, META_VERSION
+from mcp_proxy.base.timers import timers_of
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge import presence
 from mcp_proxy.edge.body import ClientGone
@@ -205,8 +206,8 @@ async def test_a_modern_request_comes_with_its_envelope(http: StreamableHttp, be
     answer = await request(http, message, *headers, BOTH, path="/mcp/math").done()
     asked = bench.door.asked[0]
     assert answer.json == {"jsonrpc": "2.0", "id": 3, "result": {"did": "tools/list"}}
-    assert (asked.era, asked.version, asked.session, asked.namespace) == (Era.MODERN, "2026-07-28", None, "math")
-    assert (asked.capabilities, asked.principal, asked.record) == ({"sampling": {}}, ADA, answer.record)
+    assert (asked.client.era, asked.session, asked.namespace) == (Era.MODERN, None, "math")
+    assert (asked.client.capabilities, asked.principal, asked.record) == ({"sampling": {}}, ADA, answer.record)
     assert asked.headers is not None
     assert asked.headers["mcp-method"] == "tools/list"
 
@@ -362,15 +363,31 @@ async def test_a_client_that_does_not_read_its_stream_is_given_up(
     assert exchange.sent == []
 
 
+async def test_a_request_that_fails_unforeseen_leaves_nothing_behind(http: StreamableHttp, bench: Bench) -> None:
+    async def fail(asked: Asked) -> Answer:
+        raise RuntimeError("a bug")
+
+    async def fail_in_a_stream(asked: Asked) -> Answer:
+        asked.channel.send(NOTICE)
+        return await fail(asked)
+
+    for bench.door.work in (fail, fail_in_a_stream):
+        with pytest.raises(RuntimeError):
+            await request(http, call(5), BOTH).done()
+        assert bench.door.asked[-1].channel.send(NOTICE) is False
+        assert len(bench.tasks) == 0
+    assert repr(timers_of(asyncio.get_running_loop())) == "<Timers 0>"
+
+
 # The legacy half, without a session
 
 
 async def test_a_legacy_request_without_a_session_is_answered_statelessly(http: StreamableHttp, bench: Bench) -> None:
-    for headers, version in (((), "2025-03-26"), ((LEGACY,), "2025-06-18")):
+    for headers in ((), (LEGACY,)):
         answer = await request(http, call(1, "tools/list"), *headers).done()
         asked = bench.door.asked.pop()
         assert answer.json["result"] == {"did": "tools/list"}
-        assert (asked.era, asked.version, asked.session, asked.capabilities) == (Era.LEGACY, version, None, {})
+        assert (asked.client.era, asked.session, asked.client.capabilities) == (Era.LEGACY, None, {})
 
 
 async def test_a_legacy_client_without_a_session_that_leaves_has_cancelled(http: StreamableHttp, bench: Bench) -> None:
@@ -428,7 +445,11 @@ async def test_requests_of_a_session_come_with_it(http: StreamableHttp, bench: B
     answer = await request(http, call(1), key, LEGACY, BOTH).done()
     asked = bench.door.asked[-1]
     assert asked.session is bench.door.sessions.find("key-1", ADA)
-    assert (asked.version, asked.capabilities, asked.info) == ("2025-11-25", {"roots": {}}, {"name": "t"})
+    assert (asked.client.era, asked.client.capabilities, asked.client.info) == (
+        Era.LEGACY,
+        {"roots": {}},
+        {"name": "t"},
+    )
     assert answer.json["id"] == 1
 
 

@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from mcp_proxy.core.auth.principal import Scope
-from mcp_proxy.gateway.meta.definitions import META_TOOLS, MetaTool, listed, word_of
+from mcp_proxy.gateway.meta.definitions import META_NAMES, META_TOOLS, MetaTool, listed
 
 ALL = pytest.mark.parametrize("one", META_TOOLS.values(), ids=lambda one: one.word)
 
@@ -33,7 +33,7 @@ def test_names_follow_the_separator_in_texts_too(one: MetaTool, separator: str) 
     definition = listed(one, separator)
     assert definition["name"] == f"mcp{separator}router{separator}{one.word}"
     mentioned = re.findall(r"mcp\W*_*router\W*_*\w+", definition["description"])
-    assert all(word_of(name) for name in mentioned)
+    assert all(name in META_NAMES for name in mentioned)
     assert separator == "." or "mcp.router" not in str(definition)
 
 
@@ -91,4 +91,5 @@ def test_arguments_are_checked_as_those_of_other_tools(arguments: dict[str, Any]
     ],
 )  # fmt: skip
 def test_both_forms_of_a_name_are_known_and_no_others(name: str, word: str | None) -> None:
-    assert word_of(name) == word
+    found = META_NAMES.get(name)
+    assert (found and found.word) == word
