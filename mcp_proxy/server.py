@@ -1,4 +1,4 @@
-"""Serving: HTTP with Hypercorn or uvicorn, the stdio door, or both, on uvloop; and one orderly stop.
+"""Serving: HTTP by uvicorn and Hypercorn, the stdio door, or both, on uvloop; and one orderly stop.
 
 A stop first turns ``/health/ready`` to 503, then lets calls in flight finish, then closes listeners, upstreams and
 children. A second signal skips the waiting. The end of stdin is the stdio client's wish to stop. How connections are

@@ -231,7 +231,7 @@ class Settings(BaseSettings):
     )
     server: Literal["hypercorn", "uvicorn"] = _setting(
         "hypercorn", "MCP_PROXY_SERVER",
-        "what serves HTTP: hypercorn (HTTP/1.1 and 2), or uvicorn (HTTP/1.1 alone, in less time)", flag="--server",
+        "what serves HTTP: hypercorn (HTTP/1.1 by httptools, HTTP/2 by Hypercorn), or uvicorn (HTTP/1.1 alone)", flag="--server",
     )  # fmt: skip
     workers: Annotated[int, Field(ge=1)] = _setting(
         1, "MCP_PROXY_WORKERS", "processes that speak HTTP; with 1 it is the service's own, without others",

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from mcp_proxy.base.errors import StartError
 from mcp_proxy.serving.terms import Serve
 
 
 def server_named(name: str) -> Serve:
-    """``hypercorn`` or ``uvicorn``. Raises `StartError` where it cannot be had."""
-    if name == "hypercorn":
-        from mcp_proxy.serving.hypercorn_server import serve
-
-        return serve
+    """``hypercorn``, which adds HTTP/2 to HTTP/1.1, or ``uvicorn``. Raises `StartError` where it cannot be had."""
     try:
         from mcp_proxy.serving.uvicorn_server import serve
     except ImportError as error:
-        raise StartError(f"--server uvicorn needs the package {error.name}, which is not installed") from None
-    return serve
+        raise StartError(f"--server {name} needs the package {error.name}, which is not installed") from None
+    if name == "uvicorn":
+        return serve
+    from mcp_proxy.serving.hypercorn_http2 import Http2
+
+    return partial(serve, http2=Http2)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -43,7 +43,7 @@ def untaken(transport: asyncio.WriteTransport) -> int:
     With TLS, a client has to confirm the end.
     """
     waiting = transport.get_write_buffer_size() + transport.is_closing()
-    with suppress(OSError, ValueError):  # not told, or closed
+    with suppress(OSError, ValueError, AttributeError):  # not told, closed, or without its socket already
         told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         waiting += int.from_bytes(told, sys.byteorder)
     return waiting

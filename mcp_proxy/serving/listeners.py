@@ -1,7 +1,7 @@
 """Where the program listens: sockets of our own making, so that an address in use is our one-line error, both ports are
 known before anything is served, and no child inherits a listening socket; and the certificate.
 
-Who accepts the connections is `hypercorn_server` or `uvicorn_server`.
+Who accepts the connections is `uvicorn_server`.
 """
 
 from __future__ import annotations

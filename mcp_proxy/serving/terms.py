@@ -1,4 +1,4 @@
-"""What either server is handed: the seam between the orderly start and stop, which is `server`'s, and who serves."""
+"""What a server is handed: the seam between the orderly start and stop, which is `server`'s, and who serves."""
 
 from __future__ import annotations
 

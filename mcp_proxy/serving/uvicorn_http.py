@@ -46,7 +46,7 @@ class _Flow(FlowControl):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One connection, until it ends or becomes a WebSocket."""
+    """One connection, until it ends, becomes a WebSocket or goes on in HTTP/2."""
 
     server_state: State
     cycle: Exchange  # type: ignore[assignment]
@@ -77,6 +77,12 @@ class HttpConnection(HttpToolsProtocol):
         for exchange in self._line:
             exchange.leave(half=False)
         super().connection_lost(exc)
+
+    def hand_over(self) -> None:
+        """From now on the transport is another's."""
+        self._deaf = True
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client has closed its side, and may still read: what it has asked for is answered."""
@@ -144,27 +150,36 @@ class HttpConnection(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._asks_for_websocket():
-                self._deaf = True
-                self._unset_keepalive_if_required()
-                self.handle_websocket_upgrade()
-                return b""
-            # It stays HTTP, as it may (RFC 9110 §7.8), and httptools has not looked for a body.
-            self.parser = httptools.HttpRequestParser(self)
-            return self._without_upgrade() + data[upgrade.args[0] :]
+            return self._upgrade(data[upgrade.args[0] :])
         if self._unread > MAX_HEAD:
             self._misread(_unacceptable(f"more than {MAX_HEAD} bytes of headers"))
         return data[MAX_HEAD:]
 
-    def _asks_for_websocket(self) -> bool:
-        """A request of the right form, without a body, and not before earlier ones are answered."""
-        scope, framed = self.scope, {b"content-length", b"transfer-encoding"}.intersection(dict(self.headers))
-        form = (scope["method"], scope["http_version"])
-        return form == ("GET", "1.1") and not framed and not self._line and self._should_upgrade()
+    def _upgrade(self, behind: bytes) -> bytes:
+        """Go on as what the request asks for. Returns what is to be read next: it may stay HTTP/1.1 (RFC 9110 §7.8)."""
+        http2 = self.server_state.http2
+        match self._upgrade_asked_for():
+            case b"websocket" if self.scope["method"] == "GET":
+                self.hand_over()
+                self.handle_websocket_upgrade()
+            case b"h2c" if http2 is not None:
+                self.hand_over()
+                http2(self.transport, self._head() + behind)
+            case _:  # httptools has not looked for a body.
+                self.parser = httptools.HttpRequestParser(self)
+                return self._head(without=b"upgrade") + behind
+        return b""
 
-    def _without_upgrade(self) -> bytes:
+    def _upgrade_asked_for(self) -> bytes | None:
+        """By a request of the right form, without a body, and not before earlier ones are answered."""
+        framed = {b"content-length", b"transfer-encoding"}.intersection(dict(self.headers))
+        refused = framed or self._line or self.scope["http_version"] != "1.1"
+        return None if refused else self._get_upgrade()
+
+    def _head(self, *, without: bytes = b"") -> bytes:
+        """The request's, as it can be read once more."""
         scope = self.scope
-        fields = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        fields = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] != without)
         line = (scope["method"].encode(), self.url, scope["http_version"].encode())
         return b"%b %b HTTP/%b\r\n" % line + fields + b"\r\n"
 

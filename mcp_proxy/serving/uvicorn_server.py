@@ -1,13 +1,14 @@
-"""Serving by uvicorn, with httptools: HTTP/1.1 alone, in a fraction of Hypercorn's time.
+"""Serving by uvicorn, with httptools: HTTP/1.1, and HTTP/2 where somebody else is handed its connections.
 
 Of uvicorn's these are the protocols and the lifespan, not its class for a server, which has signals, sockets and an end
-of its own. Made for uvicorn 0.54. Counterpart of `hypercorn_server`; what becomes of a connection is `uvicorn_http` and
-`uvicorn_websocket`.
+of its own. Made for uvicorn 0.54. What becomes of a connection is `uvicorn_http` and `uvicorn_websocket`, or
+`hypercorn_http2`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -15,18 +16,19 @@ from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
 
 from mcp_proxy.serving.connections import end
+from mcp_proxy.serving.first_bytes import FirstBytes
 from mcp_proxy.serving.listeners import BACKLOG
 from mcp_proxy.serving.terms import GRACE, KEEP_ALIVE, MAX_WEBSOCKET_MESSAGE, Serving
 from mcp_proxy.serving.uvicorn_http import HttpConnection
-from mcp_proxy.serving.uvicorn_state import State
+from mcp_proxy.serving.uvicorn_state import State, TakeOver
 from mcp_proxy.serving.uvicorn_websocket import WebSocketConnection
 
 _UNWINDING = 0.5
 """Seconds that handlers have once their connections are gone."""
 
 
-async def serve(serving: Serving) -> None:
-    """See `Serving`."""
+async def serve(serving: Serving, http2: Callable[[Serving, State], TakeOver] | None = None) -> None:
+    """See `Serving`. Without ``http2`` it is HTTP/1.1 alone."""
     config = _config(serving)
     config.load()
     lifespan = LifespanOn(config)
@@ -34,8 +36,13 @@ async def serve(serving: Serving) -> None:
     if lifespan.should_exit:
         raise RuntimeError("the application did not start; the log says why")
     state = State(log=serving.log, clock=serving.clock, ids=serving.ids)
-    accept = partial(HttpConnection, config, state, lifespan.state)
-    loop, tls = asyncio.get_running_loop(), serving.listeners.tls("http/1.1")
+    accept: Callable[[], asyncio.Protocol] = (http1 := partial(HttpConnection, config, state, lifespan.state))
+    protocols = ["http/1.1"]
+    if http2 is not None:
+        state.http2 = http2(serving, state)
+        accept = partial(FirstBytes, http1, state.http2)
+        protocols = ["h2", "http/1.1"]
+    loop, tls = asyncio.get_running_loop(), serving.listeners.tls(*protocols)
     servers = [
         await loop.create_server(accept, sock=sock, ssl=tls, backlog=BACKLOG) for sock in serving.listeners.sockets
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from email.utils import formatdate
 
 from uvicorn.server import ServerState
@@ -10,6 +12,9 @@ from mcp_proxy.base.clock import Clock
 from mcp_proxy.base.ids import IdSource
 from mcp_proxy.edge.types import Header
 from mcp_proxy.telemetry.logs import Logger
+
+TakeOver = Callable[[asyncio.Transport, bytes], None]
+"""Goes on with a connection, and with what was read from it already."""
 
 
 class State(ServerState):
@@ -21,6 +26,8 @@ class State(ServerState):
         self.ids = ids
         self._clock = clock
         self._second = -1
+        self.http2: TakeOver | None = None
+        """Who goes on with a connection that turns out to speak HTTP/2, if anybody can."""
 
     def headers(self) -> list[Header]:
         """``Date``, which every answer has (RFC 9110 §6.6.1). Formatted once a second."""

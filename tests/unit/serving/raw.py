@@ -1,14 +1,20 @@
-"""One of the two servers in this process with an application of the test's, and clients that write what they like."""
+"""A server in this process with an application of the test's, and clients that write what they like."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
 
 from mcp_proxy.base.clock import SystemClock
 from mcp_proxy.base.tasks import TaskSet
@@ -51,9 +57,9 @@ def serving(
 
 
 @asynccontextmanager
-async def served(app: Handler, serve: Serve = uvicorn_serve) -> AsyncIterator[Served]:
+async def served(app: Handler, serve: Serve = uvicorn_serve, *certificate: Path) -> AsyncIterator[Served]:
     """The application, behind a port of the loopback. Failures of the server's fail the test."""
-    log, stop, listeners = Log(), asyncio.Event(), Listeners("127.0.0.1")
+    log, stop, listeners = Log(), asyncio.Event(), Listeners("127.0.0.1", *certificate)
     failures: list[str] = []
     tasks = TaskSet(lambda name, error: failures.append(f"{name}: {error!r}"))
     port = listeners.listen([0], "")
@@ -207,12 +213,53 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26)
+async def connected(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26, ssl=tls)
     try:
         yield Client(reader, writer)
     finally:
         writer.close()
+
+
+class Speaker:
+    """A client's side of HTTP/2: what it says is for the test to send."""
+
+    def __init__(self, *, upgraded: bool = False) -> None:
+        """``upgraded``: by a request of HTTP/1.1's, which the first answer is to."""
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self._events: Iterator[Any] = iter(())
+        self._heard: dict[int, Answer] = {}
+        if upgraded:
+            self._h2.initiate_upgrade_connection()
+        else:
+            self._h2.initiate_connection()
+
+    def ask(self, path: str = "/", body: bytes = b"") -> bytes:
+        """What has not been sent yet, and a request."""
+        fields = {":method": "POST" if body else "GET", ":path": path, ":scheme": "http", ":authority": "x"}
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, list(fields.items()), end_stream=not body)
+        if body:
+            self._h2.send_data(stream, body, end_stream=True)
+        return self._h2.data_to_send()
+
+    async def hear(self, client: Client) -> Answer:
+        """The next answer that is complete."""
+        while True:
+            for event in self._events:
+                match event:
+                    case h2.events.ResponseReceived():
+                        headers = {name.decode(): value.decode() for name, value in event.headers}
+                        self._heard[event.stream_id] = Answer(int(headers.pop(":status")), headers)
+                    case h2.events.DataReceived():
+                        self._heard[event.stream_id].body += event.data
+                        self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    case h2.events.StreamEnded():
+                        return self._heard.pop(event.stream_id)
+            client.writer.write(self._h2.data_to_send())
+            data = await asyncio.wait_for(client.reader.read(65_536), PATIENCE)
+            assert data, "the connection has ended"
+            self._events = iter(self._h2.receive_data(data))
 
 
 async def talk(port: int, data: bytes, *, pieces: int = 0, half_closed: bool = False) -> list[Answer]:

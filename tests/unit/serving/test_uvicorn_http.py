@@ -14,7 +14,7 @@ import pytest
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.edge.security_headers import SECURITY_HEADERS
 from mcp_proxy.serving import uvicorn_http
-from mcp_proxy.serving.hypercorn_server import serve as hypercorn_serve
+from mcp_proxy.serving.choosing import server_named
 from mcp_proxy.serving.listeners import Listeners
 from mcp_proxy.serving.uvicorn_server import serve as uvicorn_serve
 from tests.harness import eventually
@@ -61,32 +61,47 @@ def test_uvicorn_is_the_one_that_the_connections_were_made_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "told"),
     [
-        request("/a/b?c=d&e=%2f"), request("/%61%2f%C3%A9"), request("http://x:1/a?b"), request("//a//b"),
-        request("/a#b"), request("*", method="OPTIONS"), request("/", "A:  b \t", "A: c", "X-Latin: \xe9"),
-        request("/", version="1.0"), request("/", method="POST", body=b"abc"),
-        request("/", "Authorization: Bearer a", "Cookie: b=c"),
+        (request("/a/b?c=d&e=%2f"), {"path": "/a/b", "raw_path": b"/a/b", "query_string": b"c=d&e=%2f"}),
+        (request("/%61%2f%C3%A9"), {"path": "/a/é", "raw_path": b"/%61%2f%C3%A9"}),
+        (request("http://x:1/a?b"), {"path": "http://x:1/a", "raw_path": b"http://x:1/a", "query_string": b"b"}),
+        (request("//a//b"), {"path": "//a//b", "raw_path": b"//a//b"}),
+        (request("/a#b"), {"path": "/a#b", "raw_path": b"/a#b"}),
+        (request("*", method="OPTIONS"), {"method": "OPTIONS", "path": "*", "raw_path": b"*"}),
+        (
+            request("/", "A:  b \t", "A: c", "X-Latin: \xe9").replace("\xe9".encode(), b"\xe9"),
+            {"headers": [(b"host", b"x"), (b"a", b"b"), (b"a", b"c"), (b"x-latin", b"\xe9")]},
+        ),
+        (request("/", version="1.0"), {"http_version": "1.0"}),
+        (
+            request("/", method="POST", body=b"abc"),
+            {"method": "POST", "headers": [(b"host", b"x"), (b"content-length", b"3")]},
+        ),
+        (
+            request("/", "Authorization: Bearer a", "Cookie: b=c"),
+            {"headers": [(b"host", b"x"), (b"authorization", b"Bearer a"), (b"cookie", b"b=c")]},
+        ),
     ],
 )  # fmt: skip
-async def test_what_the_application_is_told_is_what_hypercorn_tells(raw: bytes) -> None:
-    told = []
-    for serve in (hypercorn_serve, uvicorn_serve):
-        seen: list[Any] = []
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+async def test_the_application_is_told_what_was_asked(raw: bytes, told: dict[str, Any], server: str) -> None:
+    seen: list[Any] = []
 
-        async def app(scope: Any, receive: Any, send: Any, seen: list[Any] = seen) -> None:
-            seen.append(scope)
-            await App().closing(scope, receive, send)
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await App().closing(scope, receive, send)
 
-        async with served(app, serve) as one:
-            await talk(one.port, raw.replace(b"\xc3\xa9", b"\xe9"))
-        [scope] = seen
-        scope.pop("extensions", None)
-        host, port = scope.pop("client")
-        assert port > 0
-        assert scope.pop("server") == ("127.0.0.1", one.port)
-        told.append({**scope, "client": host, "asgi": scope["asgi"]["version"], "headers": list(scope["headers"])})
-    assert told[0] == told[1]
+    async with served(app, server_named(server)) as one:
+        await talk(one.port, raw)
+    [scope] = seen
+    host, port = scope.pop("client")
+    assert (host, port > 0, scope.pop("asgi")["version"]) == ("127.0.0.1", True, "3.0")
+    assert scope == {
+        "type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "root_path": "", "path": "/",
+        "raw_path": b"/", "query_string": b"", "headers": [(b"host", b"x")], "state": {},
+        "server": ("127.0.0.1", one.port), **told,
+    }  # fmt: skip
 
 
 async def test_a_body_arrives_whole_however_it_is_sent(house: Served, app: App) -> None:

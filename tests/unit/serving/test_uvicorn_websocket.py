@@ -11,8 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mcp_proxy.serving.hypercorn_server import serve as hypercorn_serve
-from mcp_proxy.serving.uvicorn_server import serve as uvicorn_serve
+from mcp_proxy.serving.choosing import server_named
 from tests.unit.serving.raw import PATIENCE, Handler, Served, request, served, talk
 
 pytestmark = pytest.mark.anyio
@@ -60,21 +59,27 @@ def keeping(seen: list[Any]) -> Handler:
     return app
 
 
-async def test_what_the_application_is_told_is_what_hypercorn_tells() -> None:
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+async def test_the_application_is_told_what_was_asked(server: str) -> None:
+    seen: list[Any] = []
     protocols = ["mcp-proxy-log", "bearer.abc"]
     raw = request("/ws/%61?token=b", *HANDSHAKE, f"Sec-WebSocket-Protocol: {', '.join(protocols)}", "Authorization: c")
-    told = []
-    for serve in (hypercorn_serve, uvicorn_serve):
-        seen: list[Any] = []
-        async with served(keeping(seen), serve) as one:
-            [said] = await talk(one.port, raw)
-        [scope] = seen
-        assert (said.status, said.headers["x-why"], said.body) == (403, "because", b"no")
-        assert list(scope.pop("subprotocols")) == protocols
-        assert scope.pop("client")[0] == "127.0.0.1"
-        assert scope.pop("server") == ("127.0.0.1", one.port)
-        told.append({**scope, "asgi": scope["asgi"]["version"], "headers": sorted(scope["headers"])})
-    assert told[0] == told[1]
+    async with served(keeping(seen), server_named(server)) as one:
+        [said] = await talk(one.port, raw)
+    assert (said.status, said.headers["x-why"], said.body) == (403, "because", b"no")
+    [scope] = seen
+    assert (scope.pop("client")[0], scope.pop("asgi")["version"]) == ("127.0.0.1", "3.0")
+    assert "websocket.http.response" in scope.pop("extensions")
+    assert sorted(scope.pop("headers")) == [
+        (b"authorization", b"c"), (b"connection", b"Upgrade"), (b"host", b"x"),
+        (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="), (b"sec-websocket-protocol", b"mcp-proxy-log, bearer.abc"),
+        (b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"),
+    ]  # fmt: skip
+    assert scope == {
+        "type": "websocket", "http_version": "1.1", "scheme": "ws", "root_path": "", "path": "/ws/a",
+        "raw_path": b"/ws/%61", "query_string": b"token=b", "subprotocols": protocols, "state": {},
+        "server": ("127.0.0.1", one.port),
+    }  # fmt: skip
 
 
 async def test_messages_come_and_go_until_the_client_closes(caplog: pytest.LogCaptureFixture) -> None:

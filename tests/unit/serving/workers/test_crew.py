@@ -16,13 +16,13 @@ from tests.unit.serving.raw import App, last, served, talk
 
 pytestmark = pytest.mark.anyio
 
-HEAVY = ("quart", "jwt", "pydantic", "structlog", "aiohttp", "click", "mcp_proxy.core", "mcp_proxy.settings")
+HEAVY = ("quart", "jwt", "pydantic", "structlog", "aiohttp", "mcp_proxy.core", "mcp_proxy.settings", "mcp_proxy.cli")
 
 
 def test_a_worker_loads_nothing_of_the_application() -> None:
     asked = f"""if True:
         import sys
-        import mcp_proxy.serving.workers.worker, mcp_proxy.serving.hypercorn_server
+        import mcp_proxy.serving.workers.worker, mcp_proxy.serving.uvicorn_server, mcp_proxy.serving.hypercorn_http2
         print([name for name in {HEAVY} if name in sys.modules])"""
     found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout == "[]\n"
