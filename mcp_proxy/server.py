@@ -113,7 +113,7 @@ class _Service:
             await self._until_stopped(stopping)
 
         serving = Serving(
-            cast(App, self._app), listeners, until_stopped, self._tasks, runtime.log, runtime.clock, runtime.ids
+            cast(App, self._app.asgi_app), listeners, until_stopped, self._tasks, runtime.log, runtime.clock, runtime.ids
         )
         await serve(serving)
 
