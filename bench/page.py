@@ -106,7 +106,10 @@ def part_table() -> str:
 def goal_table(reports: list[dict]) -> str:
     """What the project is to reach in any run, on any machine, and what it has reached in this one."""
     rows = []
-    for server, suffix, fastest, fastmcp in (("The default server", "", 1.5, 12), ("`--server uvicorn`", "-uvicorn", 5, 40)):
+    for server, suffix, fastest, fastmcp in (
+        ("The default server", "", 1.5, 12),
+        ("`--server uvicorn`", "-uvicorn", 5, 40),
+    ):
         for upstream in ("HTTP", "stdio"):
             own = "mcp-proxy-api" + ("-stdio" if upstream == "stdio" else "") + suffix
             mine = [r for r in ratios(reports) if r.gateway == own and r.front != "sse"]

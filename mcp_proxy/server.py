@@ -8,7 +8,6 @@ served is `serving`.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -21,6 +20,7 @@ from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.edge.types import App
 from mcp_proxy.gateway.stdio import StdioDoor
 from mcp_proxy.serving.choosing import loop_factory, server_named
+from mcp_proxy.serving.collector import set_up_collector
 from mcp_proxy.serving.listeners import Listeners, wanted_ports
 from mcp_proxy.serving.terms import GRACE, Serve, Serving
 from mcp_proxy.settings import Settings
@@ -64,17 +64,6 @@ def server_of(settings: Settings) -> Serve:
     return serve_by(settings.workers, settings.server)
 
 
-def set_up_collector() -> None:
-    """Have the garbage collector look less often, and never at what was made by now: modules, the application.
-
-    It holds up all calls meanwhile. Looking at everything took as long as tens of small calls do, so that one in twenty
-    took twice its time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-
-
 class _Service:
     """One run of the program, from its listeners to their end."""
 
@@ -113,7 +102,13 @@ class _Service:
             await self._until_stopped(stopping)
 
         serving = Serving(
-            cast(App, self._app.asgi_app), listeners, until_stopped, self._tasks, runtime.log, runtime.clock, runtime.ids
+            cast(App, self._app.asgi_app),
+            listeners,
+            until_stopped,
+            self._tasks,
+            runtime.log,
+            runtime.clock,
+            runtime.ids,
         )
         await serve(serving)
 

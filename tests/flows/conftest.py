@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.faults.harness import FaultyUpstream, faulty_http
+from tests.faults.harness import FaultyCommand, FaultyUpstream, faulty_http, faulty_stdio
 from tests.flows.inside import Inside, serving
 
 
@@ -15,6 +15,20 @@ async def upstream() -> AsyncIterator[FaultyUpstream]:
     """A well-behaved upstream over HTTP, with a ledger."""
     async with faulty_http() as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+async def child() -> AsyncIterator[FaultyCommand]:
+    """The same for a command over stdio."""
+    async with faulty_stdio() as one:
+        yield one
+
+
+@pytest.fixture(scope="module", params=("hypercorn", "uvicorn"))
+def server(request: pytest.FixtureRequest) -> str:
+    """Each of the HTTP servers in turn, for what is tried under both."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.harness import FaultyCommand, faulty_stdio
+from tests.faults.harness import FaultyCommand
 from tests.flows.mcp_client import KINDS, open_client
 from tests.flows.test_cli import run
 from tests.flows.test_connections import (
@@ -38,20 +38,6 @@ from tests.flows.test_stop import stopping
 from tests.harness import ProxyProcess, eventually, make_token
 
 pytestmark = pytest.mark.anyio
-
-SERVERS = ("hypercorn", "uvicorn")
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def server(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(scope="module")
-async def child() -> AsyncIterator[FaultyCommand]:
-    async with faulty_stdio() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import FaultyCommand, faulty_stdio
+from tests.faults.harness import FaultyCommand
 from tests.harness import CLEAN, ROOT, SECRET, ProxyProcess, eventually, free_port, make_token
 
 pytestmark = pytest.mark.anyio
@@ -53,12 +53,6 @@ async def run(
             await process.wait()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
-
-
-@pytest.fixture(scope="module")
-async def child() -> AsyncIterator[FaultyCommand]:
-    async with faulty_stdio() as command:
-        yield command
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from mcp_proxy.base.tasks import TaskSet
-from tests.faults.harness import FaultyCommand, faulty_stdio
+from tests.faults.harness import FaultyCommand
 from tests.flows.mcp_client import INFO, JSON, LEGACY, Modern, events, message_of, open_client, read_answer
 from tests.flows.test_both_servers import exchange
 from tests.flows.test_cli import run
@@ -26,18 +26,6 @@ pytestmark = pytest.mark.anyio
 
 PATIENCE = 20.0
 COUNT = 2
-
-
-@pytest.fixture(scope="module", params=("hypercorn", "uvicorn"))
-def server(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(scope="module")
-async def child() -> AsyncIterator[FaultyCommand]:
-    async with faulty_stdio() as one:
-        yield one
 
 
 @asynccontextmanager

@@ -67,6 +67,7 @@ def retries(error: Any) -> str | None:
 async def hasty(source: Kind) -> AsyncIterator[Kind]:
     """A service of the same kind that waits for a model for a second, and takes small bodies only."""
     async with opened(source.name, llm_timeout=1.0, llm_max_body=20_000) as kind:
+        await create(kind.clients, "chat", "say: ready")  # the first question may have to wait for a lane
         yield kind
 
 

@@ -119,12 +119,15 @@ def test_a_goal_is_judged_by_the_worst_row_and_is_open_where_nothing_was_measure
         measured("fastmcp", "both", modern=100),
     )
 
-    assert cells(page, "Hypercorn, HTTP upstream: times FastMCP's proxy")[2:] == ["10.0 (modern)", "**missed**"]
-    assert cells(page, "Hypercorn, HTTP upstream: times as fast as the fastest peer")[2:] == [
+    assert cells(page, "The default server, HTTP upstream: times FastMCP's proxy")[2:] == [
+        "10.0 (modern)",
+        "**missed**",
+    ]
+    assert cells(page, "The default server, HTTP upstream: times as fast as the fastest peer")[2:] == [
         "10.0 (modern)",
         "reached",
     ]
-    assert cells(page, "uvicorn, stdio upstream: times FastMCP's proxy")[2:] == ["", "not measured"]
+    assert cells(page, "`--server uvicorn`, stdio upstream: times FastMCP's proxy")[2:] == ["", "not measured"]
 
 
 def test_a_run_on_a_busy_machine_says_so(tmp_path: Path) -> None:

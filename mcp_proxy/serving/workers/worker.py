@@ -17,6 +17,7 @@ from mcp_proxy.base.clock import SystemClock
 from mcp_proxy.base.ids import random_id
 from mcp_proxy.base.tasks import TaskSet
 from mcp_proxy.serving.choosing import loop_factory, server_named
+from mcp_proxy.serving.collector import set_up_collector
 from mcp_proxy.serving.listeners import Listeners
 from mcp_proxy.serving.terms import Serving
 from mcp_proxy.serving.workers.channel import Channel
@@ -62,7 +63,9 @@ class _Worker:
         self._log = RemoteLog(channel)
         route_foreign(self._log)
         try:
-            await server_named(terms.server)(self._serving(relay))
+            serve = server_named(terms.server)
+            set_up_collector()
+            await serve(self._serving(relay))
         except Exception:  # noqa: BLE001 - boundary: the owner's log is where a worker can say why it ends
             self._log.exception("worker_failed")
         await self._tasks.close()

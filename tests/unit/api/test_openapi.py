@@ -154,6 +154,12 @@ def test_odd_definitions_do_not_spoil_the_document(definition: dict[str, Any]) -
 # Routes
 
 
+@pytest.fixture(scope="module")
+def toolless() -> dict[str, Any]:
+    """The document of every route, and no tool."""
+    return made()
+
+
 def test_every_route_that_is_served_is_described_and_no_other(tmp_path: Path) -> None:
     app = create_app(Settings(no_auth=True, state_dir=tmp_path, log_level="OFF"), Servers())
     rules = [(method, in_braces(rule.rule)) for rule in app.url_map.iter_rules() for method in rule.methods or ()]
@@ -177,8 +183,8 @@ def test_importers_that_make_a_tool_of_each_operation_id_get_tools_only() -> Non
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_a_route_asks_for_its_scope_and_answers_the_refusals_of_it(route: Any) -> None:
-    found = made()["paths"][route.path][route.method.lower()]
+def test_a_route_asks_for_its_scope_and_answers_the_refusals_of_it(route: Any, toolless: dict[str, Any]) -> None:
+    found = toolless["paths"][route.path][route.method.lower()]
 
     assert found["security"] == ([] if route.scope is None else [{"bearer": [str(route.scope)]}])
     assert route.scope is None or {"401", "403"} <= set(found["responses"])
@@ -193,7 +199,7 @@ def test_a_service_that_asks_for_no_tokens_describes_none() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.type)
-def test_every_kind_of_error_is_named_at_its_status(kind: Any) -> None:
-    responses = made()["components"]["responses"]
+def test_every_kind_of_error_is_named_at_its_status(kind: Any, toolless: dict[str, Any]) -> None:
+    responses = toolless["components"]["responses"]
 
     assert f"`{kind.type}`" in responses[f"Error{kind.status}"]["description"]
