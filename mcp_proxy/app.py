@@ -30,7 +30,7 @@ from mcp_proxy.edge.mount import Mount
 from mcp_proxy.edge.presence import while_connected
 from mcp_proxy.edge.respond import error_headers, send_error, send_json
 from mcp_proxy.edge.stack import build_edge
-from mcp_proxy.edge.types import App, Receive, Scope, Send
+from mcp_proxy.edge.types import HEADERS_KEY, App, Receive, Scope, Send
 from mcp_proxy.llm.off import LlmOff
 from mcp_proxy.runtime import Runtime
 from mcp_proxy.settings import Settings, load_settings
@@ -162,7 +162,7 @@ def _direct(handler: ApiHandler, limit: int) -> Callable[[Scope, Receive, Send],
         # Outside the try: a body over the limit is answered by the edge, which then closes the connection.
         body = await read_body_in_time(receive, limit)
         try:
-            kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+            kind = scope[HEADERS_KEY].get(b"content-type", b"")
             request = ApiRequest(record, scope[PRINCIPAL_KEY], body, kind.decode("latin-1"))
             answer = await while_connected(receive, handler(request))
         except ProxyError as error:

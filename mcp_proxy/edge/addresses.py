@@ -7,25 +7,27 @@ Tokens are `identity`; how large a body may be is `limits`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from itertools import chain
 
 from mcp_proxy.base.errors import BAD_REQUEST, ORIGIN_NOT_ALLOWED, UNKNOWN_HOST, ProxyError, StartError
 from mcp_proxy.base.quote import quote
 from mcp_proxy.edge.respond import closing, refuse
-from mcp_proxy.edge.types import App, Header, Receive, Scope, Send
+from mcp_proxy.edge.types import HEADERS_KEY, App, Header, Receive, Scope, Send
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 """Names and values together."""
 
-_CACHE_SIZE = 256
-_CACHE_KEY_BYTES = 512
+_REMEMBERED = 128
+"""Decisions about names, each as large as headers may be at most: the same few clients come again and again."""
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}))(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(https?)://(.+)", re.I)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_FRAMING = frozenset({b"host", b"origin", b"content-length", b"transfer-encoding"})
+_ONCE = (b"host", b"origin", b"transfer-encoding")  # several lengths are judged by `limits`
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,49 +50,28 @@ class Addresses:
         self._allowed = check_hosts(allow_host)
         self._origins = frozenset(origins)
         self._any_host = not self._allowed and not is_loopback_bind(host)
-        self._known: dict[tuple[bytes | None, bytes | None], ProxyError | None] = {}
+        self._judge_names = lru_cache(_REMEMBERED)(self._decide)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            error = self._judge(scope["headers"]) if scope["path"] else _bad("its path is empty")
-            if error is not None:
-                return await refuse(scope, send, error, closing(scope) if error.kind is BAD_REQUEST else ())
-        return await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if (error := self._judge(scope)) is not None:
+            return refuse(scope, send, error, closing(scope) if error.kind is BAD_REQUEST else ())
+        return self._app(scope, receive, send)
 
-    def _judge(self, headers: list[Header]) -> ProxyError | None:
+    def _judge(self, scope: Scope) -> ProxyError | None:
         """The reason to refuse, or None."""
-        if len(headers) > MAX_HEADERS:
+        headers, named = scope["headers"], scope[HEADERS_KEY]
+        count = len(headers)
+        if not scope["path"]:
+            return _bad("its path is empty")
+        if count > MAX_HEADERS:
             return _bad(f"more than {MAX_HEADERS} headers")
-        size = 0
-        found: dict[bytes, bytes] = {}
-        twice = None
-        for name, value in headers:
-            size += len(name) + len(value)
-            if name in _FRAMING:
-                if name in found and name != b"content-length":  # several lengths are judged by `limits`
-                    twice = name
-                found[name] = value
-        if size > MAX_HEADER_BYTES:
+        if sum(map(len, chain.from_iterable(headers))) > MAX_HEADER_BYTES:
             return _bad(f"more than {MAX_HEADER_BYTES} bytes of headers")
-        if twice is not None:
+        if len(named) < count and (twice := _twice(headers)) is not None:
             return _bad(f"several {twice.decode().title()} headers")
-        if b"transfer-encoding" in found and b"content-length" in found:
+        if b"transfer-encoding" in named and b"content-length" in named:
             return _bad("both Content-Length and Transfer-Encoding")
-        return self._judge_names(found.get(b"host"), found.get(b"origin"))
-
-    def _judge_names(self, host: bytes | None, origin: bytes | None) -> ProxyError | None:
-        """The same few clients come again and again: their names are read once."""
-        key = (host, origin)
-        try:
-            return self._known[key]
-        except KeyError:
-            pass
-        error = self._decide(host, origin)
-        if len(host or b"") + len(origin or b"") <= _CACHE_KEY_BYTES:
-            if len(self._known) >= _CACHE_SIZE:
-                self._known.clear()
-            self._known[key] = error
-        return error
+        return self._judge_names(named.get(b"host"), named.get(b"origin"))
 
     def _decide(self, host: bytes | None, origin: bytes | None) -> ProxyError | None:
         own = parse_authority(host.decode("latin-1")) if host else None
@@ -176,6 +157,12 @@ def _allowed(entry: str) -> Authority:
             f"--allow-host (MCP_PROXY_ALLOW_HOST) is {quote(entry)}; accepted: host names, with or without a port"
         )
     return authority
+
+
+def _twice(headers: Iterable[Header]) -> bytes | None:
+    """Which of the headers that are to be there once is there several times."""
+    names = [name for name, _ in headers]
+    return next((name for name in _ONCE if names.count(name) > 1), None)
 
 
 def _bad(what: str) -> ProxyError:

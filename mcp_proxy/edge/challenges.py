@@ -5,41 +5,33 @@ What the metadata say is `core.auth.resource`; the challenges themselves are `re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 from mcp_proxy.core.auth.resource import metadata_url
-from mcp_proxy.edge.types import App, Header, Message, Receive, Scope, Send
+from mcp_proxy.edge.types import HEADERS_KEY, Header, Scope
 
+CHALLENGED = frozenset({401, 403})
+"""Statuses of answers that may have a challenge."""
 _DOOR = frozenset({"mcp", "sse", "messages", "hook"})
-_REFUSED = frozenset({401, 403})
 
 
 class Challenges:
-    """Completes ``WWW-Authenticate`` in answers of 401 and 403 at the paths of the MCP door."""
+    """Completes ``WWW-Authenticate`` in answers at the paths of the MCP door."""
 
-    def __init__(self, app: App, public_url: str | None) -> None:
+    def __init__(self, public_url: str | None) -> None:
         """``public_url`` is the service's base URL; None: scheme and host as the client wrote them."""
-        self._app = app
         self._public_url = public_url
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"][1:].partition("/")[0] in _DOOR:
-            send = self._pointing(scope, send)
-        await self._app(scope, receive, send)
-
-    def _pointing(self, scope: Scope, send: Send) -> Send:
-        def pointing(message: Message) -> Awaitable[None]:
-            if message.get("status") in _REFUSED and (url := self._url(scope)) is not None:
-                message = {**message, "headers": [_pointed(header, url) for header in message.get("headers") or ()]}
-            return send(message)
-
-        return pointing
+    def complete(self, scope: Scope, headers: list[Header]) -> list[Header]:
+        """The headers of the answer to ``scope``, whose status is one of `CHALLENGED`."""
+        if scope["type"] != "http" or scope["path"][1:].partition("/")[0] not in _DOOR:
+            return headers
+        url = self._url(scope)
+        return headers if url is None else [_pointed(header, url) for header in headers]
 
     def _url(self, scope: Scope) -> str | None:
         base = self._public_url
         if base is None:
             # A Host header that is no host was refused before there could be a challenge.
-            host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+            host = scope[HEADERS_KEY].get(b"host", b"").decode("latin-1")
             base = f"{scope.get('scheme', 'http')}://{host}{scope.get('root_path', '')}" if host else None
         return None if base is None else metadata_url(base, scope["path"])
 

@@ -7,9 +7,9 @@ nor other credentials that a browser adds by itself, so ``Access-Control-Allow-C
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 
-from mcp_proxy.edge.types import App, Header, Message, Receive, Scope, Send
+from mcp_proxy.edge.types import HEADERS_KEY, App, Header, Receive, Scope, Send
 
 METHODS = b"GET, POST, PATCH, DELETE"
 EXPOSED = b"mcp-session-id, www-authenticate, x-request-id, retry-after, etag"
@@ -22,19 +22,16 @@ _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|
 
 
 class CorsHeaders:
-    """Lets pages of listed origins read every answer, errors and streams included. Stands around all that answers."""
+    """Lets pages of listed origins read every answer, errors and streams included."""
 
-    def __init__(self, app: App, origins: Iterable[str]) -> None:
+    def __init__(self, origins: Iterable[str]) -> None:
         """``origins`` as browsers write them."""
-        self._app = app
         self._origins = frozenset(origin.encode("ascii") for origin in origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            send = _with_headers(send, self._headers(scope))
-        await self._app(scope, receive, send)
-
-    def _headers(self, scope: Scope) -> tuple[Header, ...]:
+    def answering(self, scope: Scope) -> tuple[Header, ...]:
+        """What the answer to ``scope`` has of them, whatever it is."""
+        if scope["type"] != "http":
+            return ()
         vary = (b"vary", b"Origin")  # in all answers, so that no cache gives one page the answer to another
         named = [value for name, value in scope["headers"] if name == b"origin"]
         if len(named) != 1 or named[0] not in self._origins:
@@ -48,26 +45,20 @@ class Preflight:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = dict(scope["headers"]) if scope["type"] == "http" and scope["method"] == "OPTIONS" else {}
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        asked = scope[HEADERS_KEY] if scope["type"] == "http" and scope["method"] == "OPTIONS" else {}
         if b"origin" not in asked or b"access-control-request-method" not in asked:
-            return await self._app(scope, receive, send)
-        headers = [(b"access-control-allow-methods", METHODS), (b"access-control-max-age", MAX_AGE)]
-        names = asked.get(b"access-control-request-headers", b"")
-        # Whatever is the name of a header: those of MCP's parameters (``mcp-param-…``) are not known beforehand.
-        if len(names) <= _MAX_ASKED and _NAMES.fullmatch(names):
-            headers.append((b"access-control-allow-headers", names))
-        if asked.get(b"access-control-request-private-network") == b"true":
-            headers.append((b"access-control-allow-private-network", b"true"))
-        await send({"type": "http.response.start", "status": 204, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
-        return None
+            return self._app(scope, receive, send)
+        return _allow(asked, send)
 
 
-def _with_headers(send: Send, headers: tuple[Header, ...]) -> Send:
-    def send_shared(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*(message.get("headers") or ()), *headers]}
-        return send(message)
-
-    return send_shared
+async def _allow(asked: Mapping[bytes, bytes], send: Send) -> None:
+    headers = [(b"access-control-allow-methods", METHODS), (b"access-control-max-age", MAX_AGE)]
+    names = asked.get(b"access-control-request-headers", b"")
+    # Whatever is the name of a header: those of MCP's parameters (``mcp-param-…``) are not known beforehand.
+    if len(names) <= _MAX_ASKED and _NAMES.fullmatch(names):
+        headers.append((b"access-control-allow-headers", names))
+    if asked.get(b"access-control-request-private-network") == b"true":
+        headers.append((b"access-control-allow-private-network", b"true"))
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -6,7 +6,7 @@ answered as one that does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlparse
 
 from mcp_proxy.base.errors import NOT_FOUND, ProxyError
@@ -72,12 +72,11 @@ class Doors:
         self._doors = frozenset(doors)
         self._admin_port = admin_port
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            method, path = scope.get("method", "GET"), scope["path"]
-            if not serves(method, path, doors=self._doors, admin=self._is_admin(scope)):
-                return await refuse(scope, send, ProxyError(NOT_FOUND, f"there is nothing at {path[:200]}"))
-        return await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        method, path = scope.get("method", "GET"), scope["path"]
+        if not serves(method, path, doors=self._doors, admin=self._is_admin(scope)):
+            return refuse(scope, send, ProxyError(NOT_FOUND, f"there is nothing at {path[:200]}"))
+        return self._app(scope, receive, send)
 
     def _is_admin(self, scope: Scope) -> bool | None:
         port = self._admin_port()

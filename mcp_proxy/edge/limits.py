@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
 
 from mcp_proxy.base.errors import BAD_REQUEST, PAYLOAD_TOO_LARGE, ProxyError
 from mcp_proxy.edge.respond import closing, refuse
-from mcp_proxy.edge.types import App, Message, Receive, Scope, Send
+from mcp_proxy.edge.types import HEADERS_KEY, App, Message, Receive, Scope, Send
 
 
 class BodyLimit:
@@ -20,34 +21,35 @@ class BodyLimit:
         self._app = app
         self._limit = limit
         self._other = tuple(other.items())
+        self._least = min((limit, *other.values()))
 
     def _limit_of(self, scope: Scope) -> int:
         return next((most for start, most in self._other if scope["path"].startswith(start)), self._limit)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        lengths: list[bytes] = []
-        chunked = False
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                lengths.append(value)
-            elif name == b"transfer-encoding":
-                chunked = True
-        if not lengths:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            headers = scope[HEADERS_KEY]
+            if b"content-length" in headers:
+                # The server reads no further than the length says, so that its word is enough.
+                if (error := self._judge(scope)) is not None:
+                    return refuse(scope, send, error, closing(scope))
             # HTTP/1 has no body without a length or an encoding; of these two methods nearly none has one.
-            bodyless = not chunked and scope["method"] in ("GET", "HEAD") and _http1(scope)
-            await (self._app if bodyless else self._counted)(scope, receive, send)
-            return
+            elif b"transfer-encoding" in headers or scope["method"] not in ("GET", "HEAD") or not _http1(scope):
+                return self._counted(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    def _judge(self, scope: Scope) -> ProxyError | None:
+        """The reason to refuse a body by the length that is declared, or None."""
+        headers, named = scope["headers"], scope[HEADERS_KEY]
+        length: bytes = named[b"content-length"]
+        several = len(named) < len(headers) and [name for name, _ in headers].count(b"content-length") > 1
+        if several or not length.isdigit():
+            return ProxyError(BAD_REQUEST, "Content-Length is not one number")
+        size = int(length) if len(length) <= 18 else math.inf
+        if size <= self._least:
+            return None
         limit = self._limit_of(scope)
-        # The server reads no further than the length says, so that its word is enough.
-        if len(lengths) > 1 or not lengths[0].isdigit():
-            await refuse(scope, send, ProxyError(BAD_REQUEST, "Content-Length is not one number"), closing(scope))
-        elif len(lengths[0]) > 18 or int(lengths[0]) > limit:
-            await refuse(scope, send, _too_large(limit), closing(scope))
-        else:
-            await self._app(scope, receive, send)
+        return _too_large(limit) if size > limit else None
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = 0

@@ -27,15 +27,14 @@ class Mount:
         self._exact = dict(exact)
         self._under = dict(under or {})
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        handler: Handler | None = None
         if scope["type"] == "http":
             path: str = scope["path"]
             handler = self._exact.get((scope["method"], path)) or self._under.get(_first_part(path))
-            if handler is not None:
-                return await handler(scope, receive, send)
-        elif scope["type"] == "websocket" and (handler := self._exact.get(("WS", scope["path"]))) is not None:
-            return await handler(scope, receive, send)
-        return await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            handler = self._exact.get(("WS", scope["path"]))
+        return (handler or self._app)(scope, receive, send)
 
 
 def _first_part(path: str) -> str:

@@ -15,10 +15,10 @@ from mcp_proxy.edge.types import Header, Scope, Send
 from mcp_proxy.telemetry.record import SCOPE_KEY, RequestRecord
 
 REALM = "mcp-proxy-api"
-TELL_KEY = "mcp_proxy.tell"
-"""Where a scope holds the `Tell` of its door, if that has an error shape of its own."""
 Tell = Callable[[Scope, ProxyError, str], tuple[int, bytes, Iterable[Header]]]
 """Status, body and further headers for an error and a request id, in the words that the door's clients know."""
+TELL_KEY = "mcp_proxy.tell"
+"""Where a scope holds each `Tell` of a door that has an error shape of its own, by the first part of its paths."""
 CLOSE: Header = (b"connection", b"close")
 
 # What a quoted parameter of RFC 6750 may not hold: quotes, backslashes, anything but printable ASCII.
@@ -27,7 +27,7 @@ _UNQUOTABLE = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
 async def send_json(send: Send, status: int, body: bytes, headers: Iterable[Header] = ()) -> None:
     """Send a whole answer whose body is JSON already."""
-    start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    start = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
 
@@ -47,7 +47,7 @@ async def refuse(
     record: RequestRecord = scope[SCOPE_KEY]
     record.error = error.kind.type
     if scope["type"] == "http":
-        if (tell := scope.get(TELL_KEY)) is not None:
+        if (tell := scope.get(TELL_KEY, {}).get(scope["path"][1:].partition("/")[0])) is not None:
             status, body, own = tell(scope, error, record.request_id)
             await send_json(send, status, body, [*_challenges(error, token_given), *own, *headers])
         else:

@@ -5,9 +5,9 @@ An answer that sets one of them itself (a page with its own policy, a cacheable 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Sequence
 
-from mcp_proxy.edge.types import STARTS, App, Header, Message, Receive, Scope, Send
+from mcp_proxy.edge.types import Header
 
 SECURITY_HEADERS: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -19,35 +19,11 @@ SECURITY_HEADERS: tuple[Header, ...] = (
     (b"cache-control", b"no-store"),
 )
 _NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
-# The handshake of a WebSocket is no document.
-_DOCUMENT_STARTS = STARTS - {"websocket.accept"}
 
 
-class SecurityHeaders:
-    """Adds `SECURITY_HEADERS` to every answer that comes from further in."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, with_security_headers(send))
-
-
-def with_security_headers(send: Send) -> Send:
-    """``send`` that completes the headers with which an answer starts."""
-
-    def send_with_headers(message: Message) -> Awaitable[None]:
-        if message["type"] in _DOCUMENT_STARTS:
-            message = {**message, "headers": _with_security(list(message.get("headers") or ()))}
-        return send(message)
-
-    return send_with_headers
-
-
-def _with_security(headers: list[Header]) -> list[Header]:
+def with_security(headers: Sequence[Header], more: Sequence[Header] = ()) -> list[Header]:
+    """The headers of an answer, those of `SECURITY_HEADERS` that are not among them, and ``more``."""
+    if _NAMES.isdisjoint(map(bytes.lower, dict(headers))):
+        return [*headers, *SECURITY_HEADERS, *more]
     present = {name.lower() for name, _ in headers}
-    if _NAMES.isdisjoint(present):
-        headers.extend(SECURITY_HEADERS)
-    else:
-        headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
-    return headers
+    return [*headers, *(header for header in SECURITY_HEADERS if header[0] not in present), *more]

@@ -13,5 +13,5 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 """Name in lower case, value."""
 
-STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
-"""Messages that begin an answer and carry its headers."""
+HEADERS_KEY = "mcp_proxy.headers"
+"""Where the scope that the edge hands in keeps its headers by name: a dict; of several with one name, the first."""

@@ -60,6 +60,20 @@ class TokenVerifier:
         )
         self._cache: OrderedDict[bytes, tuple[Principal, float, float]] = OrderedDict()
 
+    def known(self, token: str) -> Principal | None:
+        """The principal of a token that was verified within the last minute and has neither expired nor been revoked."""
+        digest = _digest(token)
+        entry = self._cache.get(digest)
+        if entry is None:
+            return None
+        principal, stale, expired = entry
+        revoked = principal.token_id is not None and self._is_revoked(principal.token_id)
+        if revoked or self._monotonic() >= stale or self._time() >= expired:
+            del self._cache[digest]
+            return None
+        self._cache.move_to_end(digest)
+        return principal
+
     def verify(self, token: str) -> Principal:
         """The principal of ``token``.
 
@@ -67,16 +81,9 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN:
             raise refused(f"the token is longer than {MAX_TOKEN} characters; ask for one with fewer claims")
-        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        entry = self._cache.get(digest)
-        if entry is not None:
-            principal, stale, expired = entry
-            if self._monotonic() < stale and self._time() < expired:
-                if principal.token_id is not None and self._is_revoked(principal.token_id):
-                    raise _revoked()
-                self._cache.move_to_end(digest)
-                return principal
-            del self._cache[digest]
+        if (known := self.known(token)) is not None:
+            return known
+        digest = _digest(token)
         principal = self._static.find(digest) or self._verify_jwt(token)
         if principal.subject == ANONYMOUS:
             principal = replace(principal, owner=f"{ANONYMOUS} {digest.hex()[:32]}")
@@ -145,6 +152,10 @@ def _payload(data: bytes) -> Mapping[str, Any]:
     if not isinstance(claims, dict):
         raise refused("the token's content is not a JSON object")
     return claims
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _revoked() -> ProxyError:

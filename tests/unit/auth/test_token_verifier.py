@@ -199,6 +199,24 @@ def test_the_cache_is_bounded_and_forgets_the_least_recently_used(verifier_for, 
     assert verifier.verify(b) is not forgotten
 
 
+def test_a_token_is_known_from_its_verification_until_it_is_revoked_expires_or_a_minute_is_over(
+    settings_from, secret, sign, clock, tmp_path
+):
+    configured = settings_from(JWT_SECRET=secret)
+    revocations = Revocations(tmp_path)
+    verifier = TokenVerifier(configured, load_keys(configured, clock), clock, revocations)
+    lasting, short, revoked = sign(jti="stays"), sign(exp=NOW + 5), sign(jti="gone")
+    assert [verifier.known(token) for token in (lasting, short, revoked, "")] == [None] * 4
+    principals = [verifier.verify(token) for token in (lasting, short, revoked)]
+    assert [verifier.known(token) for token in (lasting, short, revoked)] == principals
+    revoke(tmp_path, "gone", NOW)
+    assert revocations.reload_if_changed()
+    clock.move(35)
+    assert [verifier.known(token) for token in (lasting, short, revoked)] == [principals[0], None, None]
+    clock.move(25)
+    assert verifier.known(lasting) is None
+
+
 def test_refusals_are_not_remembered(verifier_for, sign, clock):
     verifier = verifier_for()
     token = sign(nbf=NOW + 40)

@@ -135,6 +135,11 @@ async def test_a_denied_websocket_has_them_too(edge: Edge) -> None:
     assert answer.header(b"x-frame-options") == b"DENY"
 
 
+async def test_the_handshake_of_a_websocket_is_no_document(edge: Edge) -> None:
+    accept = (await edge.send(websocket())).sent[0]
+    assert accept["headers"] == [(b"x-request-id", b"id-1")]
+
+
 async def test_an_answer_keeps_the_header_it_sets_itself(make_edge: MakeEdge) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"Cache-Control", b"max-age=60"), (b"content-security-policy", b"default-src 'self'")]

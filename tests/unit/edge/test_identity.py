@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mcp_proxy.core.auth.principal import LOCAL, PRINCIPAL_KEY, Principal
+from mcp_proxy.edge.types import HEADERS_KEY
 
 from .conftest import BAD, GOOD, LOCALHOST, Edge, MakeEdge, http, websocket
 
@@ -186,6 +187,34 @@ async def test_no_scope_below_holds_the_token(edge: Edge) -> None:
     assert all(GOOD not in texts(scope) for scope in edge.scopes)
     assert (b"x-other", b"stays") in edge.scopes[0]["headers"]
     assert GOOD not in edge.stream.getvalue()
+
+
+async def test_a_token_that_is_known_already_is_not_asked_for_again(make_edge: MakeEdge) -> None:
+    for edge in (make_edge(), make_edge(rate=5)):
+        edge.verifier.seen[GOOD] = Principal(subject="grace")
+        assert (await edge.send(http("/tools", bearer(f"Bearer {GOOD}")))).status == 200
+        assert edge.scopes[0][PRINCIPAL_KEY] == Principal(subject="grace")
+        assert edge.requests[0]["principal"] == "grace"
+        assert edge.verifier.asked == []
+
+
+@pytest.mark.parametrize("name", [b"x-api-key", b"api-key"])
+async def test_the_key_of_a_client_of_models_is_a_token_below_their_path_only(edge: Edge, name: bytes) -> None:
+    header = (name, f" {GOOD} ".encode())
+    await edge.send(http("/v1/models", [LOCALHOST, header]))
+    await edge.send(http("/tools", [LOCALHOST, header]))
+    models, tools = edge.scopes
+    assert models[PRINCIPAL_KEY] == Principal(subject="ada")
+    assert GOOD not in texts(models)
+    assert tools[PRINCIPAL_KEY] is None
+    assert header in tools["headers"]
+
+
+async def test_the_headers_by_name_are_those_that_are_handed_in_of_several_the_first(edge: Edge) -> None:
+    await edge.send(http(headers=[*bearer(f"Bearer {GOOD}"), (b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3")]))
+    [scope] = edge.scopes
+    assert scope[HEADERS_KEY] == {b"host": b"localhost:5000", b"x-a": b"1", b"x-b": b"2"}
+    assert scope["headers"] == [LOCALHOST, (b"x-a", b"1"), (b"x-b", b"2"), (b"x-a", b"3")]
 
 
 async def test_the_servers_own_scope_is_left_alone(edge: Edge) -> None:

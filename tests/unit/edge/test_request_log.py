@@ -192,6 +192,11 @@ async def test_untrusted_text_can_neither_forge_lines_nor_steer_terminals(edge: 
     assert len(json.loads(raw)["user_agent"]) < 2200
 
 
+async def test_of_several_user_agents_the_first_is_logged(edge: Edge) -> None:
+    await edge.send(http(headers=[(b"user-agent", b"one"), LOCALHOST, (b"user-agent", b"two")]))
+    assert edge.requests[0]["user_agent"] == "one"
+
+
 async def test_a_path_that_holds_a_token_is_masked(edge: Edge) -> None:
     token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"
     await edge.send(http(f"/tools/{token}"))
