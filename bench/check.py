@@ -6,13 +6,15 @@ scripts/bench --check --renew     what it is now becomes what it was
 
 Counted are the calls of functions, Python's and C's, that one request makes inside the application: a number that is the
 same on every machine, however busy, and within a few percent from Python 3.11 to 3.13, so that it can be asserted. Not
-seen: HTTP server and network (the table has those), and what a single call into C costs.
+seen: HTTP server and network (the table has those), and what a single call into C costs. Nor may a request leave objects
+that refer to each other: the garbage collector, which frees them, holds up all calls meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 from collections import Counter
@@ -78,10 +80,29 @@ async def count(request: Request) -> Counter[str]:
     return sorted(counted[WARM:], key=Counter.total)[COUNTED // 2]
 
 
+async def garbage(request: Request) -> float:
+    """Objects that one request leaves to the garbage collector."""
+    await request()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(COUNTED):
+            await request()
+        return gc.collect() / COUNTED
+    finally:
+        gc.enable()
+
+
 async def measure() -> dict[str, Counter[str]]:
     """What `count` finds, by the name of the request."""
     async with inside() as app:
         return {name: await count(request) for name, request in (await requests(app)).items()}
+
+
+async def measure_garbage() -> dict[str, float]:
+    """What `garbage` finds, by the name of the request."""
+    async with inside() as app:
+        return {name: await garbage(request) for name, request in (await requests(app)).items()}
 
 
 def main() -> None:
@@ -96,6 +117,9 @@ def main() -> None:
     print("Calls of functions that one request makes:")
     for name, calls in found.items():
         print(f"  {name:12} {calls:5}   baseline {before[name]:5}   {calls / before[name] - 1:+.1%}")
+    left = [f"{name} ({objects:.1f})" for name, objects in asyncio.run(measure_garbage()).items() if objects >= 1]
+    if left:
+        sys.exit(f"Objects left to the garbage collector by each request: {', '.join(left)}")
     if over := [name for name, calls in found.items() if calls > before[name] * (1 + MARGIN)]:
         sys.exit(f"More than {MARGIN:.0%} above the baseline: {', '.join(over)}")
 

@@ -30,12 +30,17 @@ class Timer:
     def cancel(self) -> None:
         """It does not fire any more. Nothing happens when it has."""
         self._slot.pop(self, None)
+        self._call = _nothing  # Who set it usually keeps it, and would be kept by it until the garbage collector came.
 
     def run(self) -> None:
         """Its time has come, unless it was cancelled together with that."""
         if self in self._slot:
             del self._slot[self]
             self._call()
+
+
+def _nothing() -> None:
+    """What a timer calls that was cancelled."""
 
 
 class Timers:
