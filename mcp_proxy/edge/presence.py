@@ -42,7 +42,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], sendin
     The body must have been read: nothing but the disconnect is expected of ``receive`` any more. ``sending``: what the
     work answers with, if it does that itself.
     """
-    worker = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    worker = asyncio.current_task(loop)
     assert worker is not None
     gone = False
 
@@ -52,7 +53,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], sendin
             gone = True
             worker.cancel()
 
-    watching = _Watching(receive, left)
+    watching = _Watching(loop, receive, left)
     try:
         try:
             return await work
@@ -71,7 +72,7 @@ async def noticing_departure(receive: Receive, work: Coroutine[Any, Any, T], lef
 
     As for `while_connected`, the body must have been read.
     """
-    watching = _Watching(receive, left)
+    watching = _Watching(asyncio.get_running_loop(), receive, left)
     try:
         return await work
     finally:
@@ -84,11 +85,10 @@ class _Watching:
 
     __slots__ = ("_left", "_receive", "_tasks", "_timer")
 
-    def __init__(self, receive: Receive, left: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, left: Callable[[], None]) -> None:
         self._receive = receive
         self._left = left
         self._tasks: TaskSet | None = None
-        loop = asyncio.get_running_loop()
         self._timer = timers_of(loop).at(loop.time() + LOOK_AFTER, self._begin)
 
     def has_begun(self) -> bool:

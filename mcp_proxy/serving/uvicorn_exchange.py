@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("uvicorn.error")
 _LEFT: Message = {"type": "http.disconnect"}
+_COPIED = 64 * 1024
+"""Bytes up to which copying a body is cheaper than writing twice."""
 
 
 class Exchange:
@@ -41,6 +43,8 @@ class Exchange:
         self.message_event = asyncio.Event()
         self._connection = connection
         self._given = False
+        self._head = b""
+        """Of the answer, for as long as it waits to be written together with what follows."""
         self._bodiless = self._chunked = False
         self._due: int | None = None
 
@@ -58,6 +62,7 @@ class Exchange:
             _LOGGER.error("Exception in ASGI application", exc_info=error)
         finally:
             if not (self.response_complete or self.disconnected):
+                self._write(b"")
                 self._connection.transport.close()
 
     async def receive(self) -> Message:
@@ -110,7 +115,8 @@ class Exchange:
         if not head.count(b"\r") == head.count(b"\n") == len(fields) + 2:
             raise RuntimeError("a header of the answer holds a line break")
         self.response_started = True
-        self._connection.transport.write(head)
+        self._head = head
+        self._connection.loop.call_soon(self._write, b"")  # No later: what follows may take its time.
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
         if self._bodiless:
@@ -121,9 +127,19 @@ class Exchange:
             self._due -= len(body)
             if self._due < 0 or (self._due and not more):
                 raise RuntimeError("the answer is not as long as its Content-Length")
-        if body:
-            self._connection.transport.write(body)
+        self._write(body)
         if not more:
             self.response_complete = True
             self.message_event.set()
             self._connection.on_response_complete()
+
+    def _write(self, body: bytes) -> None:
+        """Write a piece of the answer, behind its head."""
+        head, self._head = self._head, b""
+        transport = self._connection.transport
+        if not head or len(body) < _COPIED:
+            body = head + body
+        else:
+            transport.write(head)
+        if body and not transport.is_closing():
+            transport.write(body)

@@ -91,7 +91,7 @@ class Answer:
             self._waiter.set_result(None)
 
     async def _news(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
         finally:
@@ -182,6 +182,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, key: tuple[str, str, int], owner: Owner) -> None:
         self.key = key
+        self.loop = asyncio.get_running_loop()
         self.since = 0.0
         """Loop time at which it was last freed."""
         self.heard = False
