@@ -78,7 +78,7 @@ class Runtime:
         self.revocations = Revocations(settings.state_dir)
         self.verifier = TokenVerifier(settings, self.keys, self.clock, self.revocations)
         self.gate = Gate(settings.max_inflight)
-        self.audit = LogAudit(log)
+        self.audit = LogAudit(log) if settings.log_level == "DEBUG" else None
         admission = Admission(AddressGuard(settings.allow_network), CommandTemplates(settings.api_commands))
         store = StateStore(settings.state_dir)
         state = store.load()

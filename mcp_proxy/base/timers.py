@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from functools import lru_cache
 from heapq import heappop, heappush
+from threading import get_ident
 from types import TracebackType
 
 _RATE = 100
@@ -44,10 +44,10 @@ def _nothing() -> None:
 
 
 class Timers:
-    """The timers of one event loop. Use `timers_of`."""
+    """The timers of one event loop. Use `running_timers`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._slots: dict[int, dict[Timer, None]] = {}
         self._order: list[int] = []
         """The numbers of the slots, as a heap."""
@@ -76,22 +76,30 @@ class Timers:
                 return
             self._armed[1].cancel()
         # Not the context of the request that happens to be the first of its slot.
-        self._armed = number, self._loop.call_at(number / _RATE, self._fire, context=Context())
+        self._armed = number, self.loop.call_at(number / _RATE, self._fire, context=Context())
 
     def _fire(self) -> None:
         self._armed = None
-        now = int(self._loop.time() * _RATE)
+        now = int(self.loop.time() * _RATE)
         while self._order and self._order[0] <= now:
             for timer in self._slots.pop(heappop(self._order)):
-                self._loop.call_soon(timer.run)
+                self.loop.call_soon(timer.run)
         if self._order:
             self._arm()
 
 
-@lru_cache(maxsize=8)
-def timers_of(loop: asyncio.AbstractEventLoop) -> Timers:
-    """The timers of this loop: they belong to it as its own do."""
-    return Timers(loop)
+_of_threads: dict[int, Timers] = {}
+
+
+def running_timers() -> Timers:
+    """The timers of the running loop: they belong to it as its own do. Raises `RuntimeError` when none is running.
+
+    By the thread, because before Python 3.12 asking for the running loop takes a system call each time.
+    """
+    timers = _of_threads.get(get_ident())
+    if timers is None or not timers.loop.is_running():
+        timers = _of_threads[get_ident()] = Timers(asyncio.get_running_loop())
+    return timers
 
 
 class TimeLimit:
@@ -101,8 +109,8 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._loop = loop = asyncio.get_running_loop()
-        self.at = loop.time() + seconds
+        self._timers = running_timers()
+        self.at = self._timers.loop.time() + seconds
         """When the time is over for who enters, in the loop's time."""
         self.until = self.at
         """When it is over for who is inside."""
@@ -111,11 +119,11 @@ class TimeLimit:
         self._timer: Timer | None = None
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task(self._loop)
+        self._task = task = asyncio.current_task(self._timers.loop)
         assert task is not None
         self._cancelled_before = task.cancelling()
         self.until = self.at
-        self._timer = timers_of(self._loop).at(self.at, self._over)
+        self._timer = self._timers.at(self.at, self._over)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         task, timer = self._task, self._timer
@@ -132,7 +140,7 @@ class TimeLimit:
         if self._timer is not None:
             self._timer.cancel()
             self.until = when
-            self._timer = timers_of(self._loop).at(when, self._over)
+            self._timer = self._timers.at(when, self._over)
 
     def _over(self) -> None:
         assert self._task is not None

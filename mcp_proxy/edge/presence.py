@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.base.timers import timers_of
+from mcp_proxy.base.timers import Timers, running_timers
 from mcp_proxy.edge.body import ClientGone
 from mcp_proxy.edge.types import Message, Receive, Send
 
@@ -42,8 +42,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], sendin
     The body must have been read: nothing but the disconnect is expected of ``receive`` any more. ``sending``: what the
     work answers with, if it does that itself.
     """
-    loop = asyncio.get_running_loop()
-    worker = asyncio.current_task(loop)
+    timers = running_timers()
+    worker = asyncio.current_task(timers.loop)
     assert worker is not None
     gone = False
 
@@ -53,7 +53,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], sendin
             gone = True
             worker.cancel()
 
-    watching = _Watching(loop, receive, left)
+    watching = _Watching(timers, receive, left)
     try:
         try:
             return await work
@@ -72,7 +72,7 @@ async def noticing_departure(receive: Receive, work: Coroutine[Any, Any, T], lef
 
     As for `while_connected`, the body must have been read.
     """
-    watching = _Watching(asyncio.get_running_loop(), receive, left)
+    watching = _Watching(running_timers(), receive, left)
     try:
         return await work
     finally:
@@ -85,11 +85,11 @@ class _Watching:
 
     __slots__ = ("_left", "_receive", "_tasks", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, left: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, receive: Receive, left: Callable[[], None]) -> None:
         self._receive = receive
         self._left = left
         self._tasks: TaskSet | None = None
-        self._timer = timers_of(loop).at(loop.time() + LOOK_AFTER, self._begin)
+        self._timer = timers.at(timers.loop.time() + LOOK_AFTER, self._begin)
 
     def has_begun(self) -> bool:
         """Whether there is something to `end`. It does not begin any more."""

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.base.timers import timers_of
+from mcp_proxy.base.timers import running_timers
 from mcp_proxy.edge.body import ClientGone
 from mcp_proxy.edge.event_stream import EventWriter, event
 from mcp_proxy.edge.respond import send_json
@@ -39,8 +39,8 @@ class Reply:
         self.over = False
         """Whether the answer has been sent, and nothing is left to be done."""
         # A client, or something between, may give up on a connection over which nothing comes.
-        loop = asyncio.get_running_loop()
-        self._timer = timers_of(loop).at(loop.time() + keep_alive, self._begin) if accepts.events else None
+        timers = running_timers()
+        self._timer = timers.at(timers.loop.time() + keep_alive, self._begin) if accepts.events else None
 
     @property
     def begun(self) -> bool:

@@ -95,18 +95,17 @@ class Exchange:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
 
     def _start(self, message: Message) -> None:
-        status, closes, has_length = message["status"], False, False
+        status = message["status"]
         fields: list[Header] = [*self._connection.server_state.headers(), *message.get("headers", ())]
-        for name, value in fields:
-            if name == b"content-length":
-                self._due, has_length = int(value), True
-            elif name == b"connection":
-                closes = closes or b"close" in value.lower()
+        named = dict(fields)
+        closes = b"close" in named.get(b"connection", b"").lower()
+        if (length := named.get(b"content-length")) is not None:
+            self._due = int(length)
         # A body that is not here may still be sent or, where the client waited to go on, never: what comes next
         # cannot be told from it.
         self.keep_alive = self.keep_alive and not closes and not self.more_body
         self._bodiless = self.scope["method"] == "HEAD" or status in (204, 304)
-        if not has_length and not self._bodiless and self.scope["http_version"] == "1.1":
+        if length is None and not self._bodiless and self.scope["http_version"] == "1.1":
             self._chunked = True
             fields.append((b"transfer-encoding", b"chunked"))
         if not self.keep_alive and not closes:

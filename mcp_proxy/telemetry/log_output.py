@@ -34,7 +34,8 @@ class LogOutput:
         self._on_lost = on_lost
         self._waiting: list[Line] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        """That will write what waits."""
+        """That will write what waits, in the thread of this number."""
+        self._thread = 0
         # Reentrant: a collected object may log while lines are written. They follow then.
         self._lock = threading.RLock()
         self._writing = False
@@ -48,13 +49,14 @@ class LogOutput:
         self._waiting.append(line)
         if not self._gathers:
             return self.flush()
+        if self._loop is not None and self._thread == threading.get_ident() and self._loop.is_running():
+            return None  # Most lines of a busy service.
         try:
-            loop = asyncio.get_running_loop()
+            self._loop = asyncio.get_running_loop()
         except RuntimeError:
             return self.flush()
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_soon(self.flush)
+        self._thread = threading.get_ident()
+        self._loop.call_soon(self.flush)
         return None
 
     def flush(self) -> None:

@@ -23,7 +23,7 @@ class Deadline(TimeLimit):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time in here does not count."""
-        now = self._loop.time()
+        now = self._timers.loop.time()
         self._paused += 1
         if self._paused == 1:
             self._since = now
@@ -33,5 +33,5 @@ class Deadline(TimeLimit):
         finally:
             self._paused -= 1
             if not self._paused:
-                self.at = min(self.at + self._loop.time() - self._since, self._last)
+                self.at = min(self.at + self._timers.loop.time() - self._since, self._last)
                 self.reschedule(self.at)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import pytest
 
 from mcp_proxy.base.tasks import TaskSet
-from mcp_proxy.base.timers import TimeLimit, timers_of
+from mcp_proxy.base.timers import TimeLimit, running_timers
 
 pytestmark = pytest.mark.anyio
 
 
 def at(seconds: float, call: Callable[[], object]) -> object:
     loop = asyncio.get_running_loop()
-    return timers_of(loop).at(loop.time() + seconds, call)
+    return running_timers().at(loop.time() + seconds, call)
 
 
 async def test_timers_fire_in_their_order_whatever_the_order_they_were_set_in() -> None:
@@ -27,18 +27,29 @@ async def test_timers_fire_in_their_order_whatever_the_order_they_were_set_in() 
     assert fired == ["first", "second", "third"]
 
 
+def test_each_loop_has_timers_of_its_own_and_where_none_runs_there_are_none() -> None:
+    async def timers() -> object:
+        assert running_timers() is running_timers()
+        assert running_timers().loop is asyncio.get_running_loop()
+        return running_timers()
+
+    assert asyncio.run(timers()) is not asyncio.run(timers())
+    with pytest.raises(RuntimeError):
+        running_timers()
+
+
 async def test_no_timer_fires_before_its_time() -> None:
     loop = asyncio.get_running_loop()
     due = loop.time() + 0.03
     fired: asyncio.Future[float] = loop.create_future()
-    timers_of(loop).at(due, lambda: fired.set_result(loop.time()))
+    running_timers().at(due, lambda: fired.set_result(loop.time()))
     assert await asyncio.wait_for(fired, 5) >= due
 
 
 async def test_a_timer_that_was_cancelled_does_not_fire_and_its_neighbours_do() -> None:
     loop = asyncio.get_running_loop()
     when, fired, done = loop.time() + 0.02, list[str](), asyncio.Event()
-    timers = timers_of(loop)
+    timers = running_timers()
     cancelled = timers.at(when, lambda: fired.append("cancelled"))
     timers.at(when, lambda: fired.append("kept"))
     timers.at(when + 0.03, done.set)
@@ -52,7 +63,7 @@ async def test_a_timer_that_was_cancelled_does_not_fire_and_its_neighbours_do() 
 async def test_a_timer_can_be_cancelled_by_one_that_fires_at_the_same_time() -> None:
     loop = asyncio.get_running_loop()
     when, fired, done = loop.time() + 0.02, list[str](), asyncio.Event()
-    timers = timers_of(loop)
+    timers = running_timers()
     timers.at(when, lambda: (fired.append("first"), second.cancel()))
     second = timers.at(when, lambda: fired.append("second"))
     timers.at(when + 0.03, done.set)
@@ -70,8 +81,8 @@ async def test_a_timer_that_fails_keeps_none_from_firing() -> None:
     def fails() -> None:
         raise failure
 
-    timers_of(loop).at(when, fails)
-    timers_of(loop).at(when, done.set)
+    running_timers().at(when, fails)
+    running_timers().at(when, done.set)
     async with asyncio.timeout(5):
         await done.wait()
     loop.set_exception_handler(None)

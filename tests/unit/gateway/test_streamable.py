@@ -22,7 +22,7 @@ from mcp_proxy.base.errors import (
     ProxyError,
 )
 from mcp_proxy.base.protocol import META_CLIENT_CAPABILITIES, META_VERSION
-from mcp_proxy.base.timers import timers_of
+from mcp_proxy.base.timers import running_timers
 from mcp_proxy.core.upstream.terms import Era
 from mcp_proxy.edge import presence
 from mcp_proxy.edge.body import ClientGone
@@ -376,7 +376,7 @@ async def test_a_request_that_fails_unforeseen_leaves_nothing_behind(http: Strea
             await request(http, call(5), BOTH).done()
         assert bench.door.asked[-1].channel.send(NOTICE) is False
         assert len(bench.tasks) == 0
-    assert repr(timers_of(asyncio.get_running_loop())) == "<Timers 0>"
+    assert repr(running_timers()) == "<Timers 0>"
 
 
 # The legacy half, without a session
