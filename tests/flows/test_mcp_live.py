@@ -461,7 +461,7 @@ async def test_there_are_only_so_many_calls_of_one_caller_that_wait_for_it():
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_nothing_is_left_of_clients_that_came_and_went_in_any_way(era: str):
-    async with one_server(era, session_idle=0.5) as (house, one):
+    async with one_server(era, session_idle=2) as (house, one):
 
         async def visit(number: int) -> None:
             kind = KINDS[number % 3]
@@ -494,6 +494,8 @@ async def test_nothing_is_left_of_clients_that_came_and_went_in_any_way(era: str
                 "calls": runtime.gate.inflight,
             }
 
+        # A question for somebody who has left, and was not missed yet, would wait for the answer.
+        await eventually(lambda: not len(door.parking), what="it is noticed who has left")
         one.go.set()
         await eventually(lambda: not any(left().values()) or None, 10, what="nothing is left", pause=0.1)
         kept = 1 if era == "legacy" else 0

@@ -14,7 +14,7 @@ from tests.llm.exceptions import is_exception
 from tests.llm.kinds import KINDS, Kind, opened
 
 
-@pytest.fixture(scope="session", params=KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 async def source(request: pytest.FixtureRequest) -> AsyncIterator[Kind]:
     """A service with a model of each kind in turn."""
     async with opened(request.param) as kind:

@@ -63,7 +63,7 @@ def retries(error: Any) -> str | None:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def hasty(source: Kind) -> AsyncIterator[Kind]:
     """A service of the same kind that waits for a model for a second, and takes small bodies only."""
     async with opened(source.name, llm_timeout=1.0, llm_max_body=20_000) as kind:
@@ -161,7 +161,7 @@ async def test_a_key_that_the_provider_does_not_know_is_nobody_elses_matter(
     assert "the-wrong-key" not in str(error)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def locked(source: Kind) -> AsyncIterator[Kind]:
     """A service with a wrong key for its provider."""
     async with opened(source.name, key="the-wrong-key") as kind:
@@ -266,7 +266,7 @@ async def test_where_nobody_could_answer_the_service_is_unavailable(nobody: Clie
     assert retries(error) != "false"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def nobody() -> AsyncIterator[Clients]:
     """The clients of a service without any source."""
     async with opened("nobody", llm=True) as kind:
@@ -302,7 +302,7 @@ async def test_tools_are_refused_where_no_client_can_be_given_any(
     assert kind.brain.last.turns[-1].text == "say: without"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def toolless() -> AsyncIterator[dict[str, Kind]]:
     """Services whose one client has not declared that its model can be given tools."""
     async with AsyncExitStack() as stack:

@@ -49,7 +49,6 @@ class HttpExchange:
     """See the module. ``guard``: connections are made to addresses it permits only; None: to any."""
 
     def __init__(self, connect_timeout: float, guard: AddressGuard | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
         self._connect_timeout = connect_timeout
         self._guard = guard
         self._free: dict[Key, deque[Connection]] = defaultdict(deque)
@@ -103,10 +102,10 @@ class HttpExchange:
         """See `Owner.free`."""
         if self._closed:
             return connection.abort()
-        connection.since = self._loop.time()
+        connection.since = connection.loop.time()
         self._free[connection.key].append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(KEEP_ALIVE, self._drop_old)
+            self._sweep = connection.loop.call_later(KEEP_ALIVE, self._drop_old)
         return None
 
     def ended(self, connection: Connection) -> None:
@@ -116,7 +115,7 @@ class HttpExchange:
     def _kept(self, key: Key) -> Connection | None:
         """The one that was used last: the others may grow old."""
         free = self._free.get(key)
-        oldest = self._loop.time() - KEEP_ALIVE
+        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE
         while free:
             connection = free.pop()
             if connection.usable and connection.since > oldest:
@@ -125,15 +124,16 @@ class HttpExchange:
         return None
 
     def _drop_old(self) -> None:
+        loop = asyncio.get_running_loop()
         self._sweep = None
-        oldest = self._loop.time() - KEEP_ALIVE
+        oldest = loop.time() - KEEP_ALIVE
         for key, free in list(self._free.items()):
             while free and (free[0].since <= oldest or not free[0].usable):
                 free.popleft().abort()
             if not free:
                 del self._free[key]
         if self._free:
-            self._sweep = self._loop.call_later(KEEP_ALIVE, self._drop_old)
+            self._sweep = loop.call_later(KEEP_ALIVE, self._drop_old)
 
     # New connections
 
@@ -147,7 +147,7 @@ class HttpExchange:
             raise WireError(Failure.UNREACHABLE, Phase.NOT_SENT, _reason(error)) from None
 
     async def _connect(self, target: _Target) -> Connection:
-        loop = self._loop
+        loop = asyncio.get_running_loop()
         scheme, host, port = target.key
         if self._guard is not None:
             refuse_address(target.url, self._guard)
