@@ -30,6 +30,8 @@ class Timer:
     def cancel(self) -> None:
         """It does not fire any more. Nothing happens when it has."""
         self._slot.pop(self, None)
+        if not self._slot:
+            self._slot.clear()  # A dictionary that has become empty keeps its room, and there are thousands of slots.
         self._call = _nothing  # Who set it usually keeps it, and would be kept by it until the garbage collector came.
 
     def run(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -70,6 +71,16 @@ async def test_a_timer_can_be_cancelled_by_one_that_fires_at_the_same_time() -> 
     async with asyncio.timeout(5):
         await done.wait()
     assert fired == ["first"]
+
+
+async def test_what_was_cancelled_takes_no_memory_until_it_would_have_fired() -> None:
+    loop = asyncio.get_running_loop()
+    timers = [running_timers().at(loop.time() + 3600 + number / 10_000, print) for number in range(10_000)]
+    for one in timers:
+        one.cancel()
+    del timers
+    slots = running_timers()._slots
+    assert sum(map(sys.getsizeof, slots.values())) <= len(slots) * sys.getsizeof({})
 
 
 async def test_a_timer_that_fails_keeps_none_from_firing() -> None:
