@@ -140,7 +140,7 @@ class McpProxyApiStdio(McpProxyApi):
 
 
 class OnUvicorn:
-    """Served by uvicorn instead of Hypercorn."""
+    """Without HTTP/2: `--server uvicorn`."""
 
     def command(self, run):
         return [*super().command(run), "--server", "uvicorn"]

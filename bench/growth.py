@@ -76,7 +76,7 @@ class Growing(McpProxyApi):
 
 
 class GrowingUvicorn(OnUvicorn, Growing):
-    """The same, served by uvicorn."""
+    """The same, without HTTP/2."""
 
     name = "growing-uvicorn"
 
